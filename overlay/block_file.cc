@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "overlay/block_file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace ext2cow {
+namespace {
+
+absl::Status Error(int error, const char* doing, const std::string& path) {
+  const std::string message =
+      absl::StrCat("cannot ", doing, " ", path, ": ", strerror(error));
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      return absl::ResourceExhaustedError(message);
+    case ENOENT:
+      return absl::NotFoundError(message);
+    case EOPNOTSUPP:
+      return absl::UnimplementedError(message);
+    default:
+      return absl::UnavailableError(message);
+  }
+}
+
+// Owns a file descriptor.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  const int fd_;
+};
+
+class PosixFile : public BlockFile {
+ public:
+  PosixFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+
+  absl::Status Read(uint64_t offset, void* buffer,
+                    size_t length) const override {
+    char* to = static_cast<char*>(buffer);
+    while (length > 0) {
+      const ssize_t n = pread(fd_.get(), to, length, static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return Error(errno, "read", path_);
+      if (n == 0) {
+        memset(to, 0, length);
+        break;
+      }
+      to += n;
+      offset += static_cast<uint64_t>(n);
+      length -= static_cast<size_t>(n);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Write(uint64_t offset, const void* buffer,
+                     size_t length) override {
+    const char* from = static_cast<const char*>(buffer);
+    while (length > 0) {
+      const ssize_t n =
+          pwrite(fd_.get(), from, length, static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return Error(errno, "write", path_);
+      from += n;
+      offset += static_cast<uint64_t>(n);
+      length -= static_cast<size_t>(n);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Punch(uint64_t offset, uint64_t length) override {
+    if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  static_cast<off_t>(offset),
+                  static_cast<off_t>(length)) != 0) {
+      return Error(errno, "punch", path_);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Sync() override {
+    if (fdatasync(fd_.get()) != 0) return Error(errno, "sync", path_);
+    return absl::OkStatus();
+  }
+
+ private:
+  const Descriptor fd_;
+  const std::string path_;
+};
+
+class PosixDirectory : public BlockFiles {
+ public:
+  PosixDirectory(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+
+  absl::StatusOr<std::unique_ptr<BlockFile>> Open(const std::string& name,
+                                                  bool create) override {
+    const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0);
+    const int fd = openat(fd_.get(), name.c_str(), flags, 0600);
+    if (fd < 0) return Error(errno, "open", PathOf(name));
+    return std::make_unique<PosixFile>(fd, PathOf(name));
+  }
+
+  absl::Status Remove(const std::string& name) override {
+    if (unlinkat(fd_.get(), name.c_str(), 0) != 0 && errno != ENOENT) {
+      return Error(errno, "remove", PathOf(name));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<std::string>> List() const override {
+    DIR* directory = opendir(path_.c_str());
+    if (directory == nullptr) return Error(errno, "list", path_);
+    std::vector<std::string> names;
+    errno = 0;
+    while (const dirent* entry = readdir(directory)) {
+      const std::string name = entry->d_name;
+      if (name != "." && name != "..") names.push_back(name);
+    }
+    const int error = errno;
+    closedir(directory);
+    if (error != 0) return Error(error, "list", path_);
+    return names;
+  }
+
+  absl::Status SyncNames() override {
+    if (fsync(fd_.get()) != 0) return Error(errno, "sync", path_);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<uint64_t> FreeBytes() const override {
+    struct statvfs state;
+    if (fstatvfs(fd_.get(), &state) != 0) {
+      return Error(errno, "find the free space of", path_);
+    }
+    return uint64_t{state.f_bavail} * state.f_frsize;
+  }
+
+ private:
+  std::string PathOf(const std::string& name) const {
+    return absl::StrCat(path_, "/", name);
+  }
+
+  const Descriptor fd_;
+  const std::string path_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BlockFiles>> OpenBlockDirectory(
+    const std::string& directory) {
+  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return Error(errno, "make", directory);
+  }
+  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return Error(errno, "open", directory);
+  return std::make_unique<PosixDirectory>(fd, directory);
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,152 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "overlay/image.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace ext2cow {
+namespace {
+
+constexpr uint64_t kChunkBlocks = 64;
+
+}  // namespace
+
+std::shared_ptr<Stack> Image::FindUndo(Generation generation,
+                                      uint64_t block) const {
+  const auto chunk = chunks_.find(block / kChunkBlocks);
+  if (chunk == chunks_.end()) return nullptr;
+  const uint64_t bit = uint64_t{1} << (block % kChunkBlocks);
+  const auto& commits = chunk->second;
+  auto it = std::upper_bound(
+      commits.begin(), commits.end(), generation,
+      [](Generation g, const auto& commit) { return g < commit.first; });
+  for (; it != commits.end(); ++it) {
+    if (it->second & bit) return undo_.at(it->first);
+  }
+  return nullptr;
+}
+
+std::vector<Image::Piece> Image::Locate(Generation generation, uint64_t offset,
+                                        size_t length) const {
+  std::vector<Piece> pieces;
+  const uint64_t end = offset + length;
+  while (offset < end) {
+    const uint64_t block = offset / kBlockSize;
+    const bool known = chunks_.contains(block / kChunkBlocks);
+    const uint64_t step = known ? kBlockSize : kBlockSize * kChunkBlocks;
+    const uint64_t next = std::min(end, (offset / step + 1) * step);
+    std::shared_ptr<Stack> undo;
+    if (known) undo = FindUndo(generation, block);
+    if (!pieces.empty() && pieces.back().undo == undo) {
+      pieces.back().length += next - offset;
+    } else {
+      pieces.push_back({offset, next - offset, std::move(undo)});
+    }
+    offset = next;
+  }
+  return pieces;
+}
+
+absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
+                             void* buffer, size_t length) const {
+  if (generation >= newest_undo_.load() && !has_redo_.load()) {
+    return device_->Read(offset, buffer, length);
+  }
+  std::vector<Piece> pieces;
+  std::shared_ptr<const Redo> redo;
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    pieces = Locate(generation, offset, length);
+    if (redo_ != nullptr && generation >= redo_generation_) redo = redo_;
+  }
+  for (const Piece& piece : pieces) {
+    uint8_t* to = static_cast<uint8_t*>(buffer) + (piece.offset - offset);
+    absl::Status status;
+    if (piece.undo != nullptr) {
+      status = piece.undo->Read(
+          kPhysicalSpace, piece.offset, to, piece.length,
+          [](uint64_t at, void*, size_t) {
+            return absl::DataLossError(absl::StrCat(
+                "an undo layer lacks the block at byte ", at, " of the image"));
+          });
+    } else {
+      status = device_->Read(piece.offset, to, piece.length);
+      if (status.ok() && redo != nullptr) {
+        status = redo->Overlay(piece.offset, to, piece.length);
+      }
+    }
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Image::Read(Generation generation, uint64_t offset, void* buffer,
+                         size_t length) const {
+  for (;;) {
+    const uint64_t epoch = epoch_.load();
+    absl::Status status = ReadOnce(generation, offset, buffer, length);
+    if (epoch_.load() == epoch) return status;
+  }
+}
+
+void Image::PublishUndo(Generation generation, std::shared_ptr<Stack> undo) {
+  std::map<SpaceId, SpaceChanges> changes = undo->Changes();
+  absl::MutexLock lock(&mu_);
+  changes[kPhysicalSpace].written.ForEachRun([&](BlockRange run) {
+    mu_.AssertHeld();
+    for (uint64_t block = run.first; block < run.end();) {
+      const uint64_t in_chunk = block % kChunkBlocks;
+      const uint64_t count =
+          std::min(run.end() - block, kChunkBlocks - in_chunk);
+      const uint64_t ones =
+          count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+      auto& commits = chunks_[block / kChunkBlocks];
+      if (commits.empty() || commits.back().first != generation) {
+        commits.emplace_back(generation, 0);
+      }
+      commits.back().second |= ones << in_chunk;
+      block += count;
+    }
+  });
+  undo_[generation] = std::move(undo);
+  newest_undo_.store(generation);
+  epoch_.fetch_add(1);
+}
+
+void Image::DropUndoBefore(Generation oldest) {
+  std::vector<std::shared_ptr<Stack>> dropped;  // destroyed after the lock
+  absl::MutexLock lock(&mu_);
+  const auto end = undo_.upper_bound(oldest);
+  if (end == undo_.begin()) return;
+  for (auto it = undo_.begin(); it != end; ++it) dropped.push_back(it->second);
+  undo_.erase(undo_.begin(), end);
+  for (auto it = chunks_.begin(); it != chunks_.end();) {
+    auto& commits = it->second;
+    std::erase_if(commits,
+                  [&](const auto& commit) { return commit.first <= oldest; });
+    if (commits.empty()) {
+      chunks_.erase(it++);
+    } else {
+      ++it;
+    }
+  }
+}
+
+void Image::SetRedo(Generation generation, std::shared_ptr<const Redo> redo) {
+  absl::MutexLock lock(&mu_);
+  redo_generation_ = generation;
+  redo_ = std::move(redo);
+  has_redo_.store(true);
+  epoch_.fetch_add(1);
+}
+
+void Image::ClearRedo() {
+  absl::MutexLock lock(&mu_);
+  redo_ = nullptr;
+  has_redo_.store(false);
+  epoch_.fetch_add(1);
+}
+
+}  // namespace ext2cow

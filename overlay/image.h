@@ -1,0 +1,115 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#ifndef EXT2COW_OVERLAY_IMAGE_H_
+#define EXT2COW_OVERLAY_IMAGE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "overlay/device.h"
+#include "overlay/stack.h"
+#include "overlay/types.h"
+
+namespace ext2cow {
+
+// The image bytes of a commit that is recorded and not yet wholly applied.
+class Redo {
+ public:
+  virtual ~Redo() = default;
+  // Any thread. Overlays onto `buffer`, which holds the bytes of the device from
+  // `offset` on, whatever the commit changes in that range.
+  virtual absl::Status Overlay(uint64_t offset, void* buffer,
+                               size_t length) const = 0;
+};
+
+// The image's physical bytes as of each readable generation. Thread-safe; a
+// reader takes no lock that is held during any I/O.
+//
+//   committer                           reader at generation g
+//   1. undo layer of commit C durable   a. remember epoch
+//   2. PublishUndo(C), SetRedo(C):      b. block in an undo layer of a commit
+//      epoch moves                         after g: read it there
+//   3. writes the device                c. else read the device, under redo
+//   4. ClearRedo: epoch moves           d. epoch moved: from a. once more
+//
+// A reader whose c. meets 3. began before 2. (else b. or the redo had shown the
+// block), so d. sees the epoch move.
+class Image {
+ public:
+  // `device` outlives the image.
+  explicit Image(const Device* device) : device_(device) {}
+
+  const Device& device() const { return *device_; }
+
+  absl::Status Read(Generation generation, uint64_t offset, void* buffer,
+                    size_t length) const;
+
+  // `undo` holds, in kPhysicalSpace, the bytes that the commit which made
+  // `generation` overwrites, as they were before. Ascending generations.
+  void PublishUndo(Generation generation, std::shared_ptr<Stack> undo);
+  // Nobody reads a generation before `oldest` any more: forgets what only they
+  // needed.
+  void DropUndoBefore(Generation oldest);
+
+  void SetRedo(Generation generation, std::shared_ptr<const Redo> redo);
+  void ClearRedo();
+  bool has_redo() const { return has_redo_.load(); }
+
+ private:
+  struct Piece {
+    uint64_t offset, length;
+    std::shared_ptr<Stack> undo;  // null: the device
+  };
+  // Cuts the range into pieces with one source each.
+  std::vector<Piece> Locate(Generation generation, uint64_t offset,
+                            size_t length) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  std::shared_ptr<Stack> FindUndo(Generation generation, uint64_t block) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  absl::Status ReadOnce(Generation generation, uint64_t offset, void* buffer,
+                        size_t length) const;
+
+  const Device* const device_;
+  std::atomic<uint64_t> epoch_{0};
+  // The newest generation with an undo layer; at or after it no lookup is needed.
+  std::atomic<Generation> newest_undo_{0};
+  std::atomic<bool> has_redo_{false};
+
+  mutable absl::Mutex mu_;  // held for lookups only, never during I/O
+  // For each 64 blocks: the commits that overwrote some of them, ascending, with
+  // a bit for each block.
+  absl::flat_hash_map<uint64_t, std::vector<std::pair<Generation, uint64_t>>>
+      chunks_ ABSL_GUARDED_BY(mu_);
+  std::map<Generation, std::shared_ptr<Stack>> undo_ ABSL_GUARDED_BY(mu_);
+  Generation redo_generation_ ABSL_GUARDED_BY(mu_) = 0;
+  std::shared_ptr<const Redo> redo_ ABSL_GUARDED_BY(mu_);
+};
+
+// The image as of one generation.
+class View : public ByteReader {
+ public:
+  View(const Image* image, Generation generation)
+      : image_(image), generation_(generation) {}
+  uint64_t size() const override { return image_->device().size(); }
+  absl::Status Read(uint64_t offset, void* buffer,
+                    size_t length) const override {
+    return image_->Read(generation_, offset, buffer, length);
+  }
+  Generation generation() const { return generation_; }
+
+ private:
+  const Image* image_;
+  Generation generation_;
+};
+
+}  // namespace ext2cow
+
+#endif  // EXT2COW_OVERLAY_IMAGE_H_

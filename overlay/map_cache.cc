@@ -1,0 +1,91 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "overlay/map_cache.h"
+
+namespace ext2cow {
+
+absl::StatusOr<std::unique_ptr<Ext2Reader>> MapCache::OpenReader(
+    const View& view) {
+  absl::StatusOr<std::unique_ptr<Ext2Reader>> reader = Ext2Reader::Open(view);
+  if (!reader.ok()) return reader;
+  absl::MutexLock lock(&mu_);
+  known_[view.generation()].state =
+      std::make_shared<FilesystemState>((*reader)->state());
+  return reader;
+}
+
+absl::StatusOr<SpaceId> MapCache::Resolve(Generation generation,
+                                          const std::string& path) {
+  const auto find = [&]() -> SpaceId {
+    absl::MutexLock lock(&mu_);
+    const auto& inodes = known_[generation].inodes;
+    const auto it = inodes.find(path);
+    return it == inodes.end() ? 0 : it->second;
+  };
+  if (const SpaceId inode = find(); inode != 0) return inode;
+  absl::MutexLock load(&load_mu_);
+  if (const SpaceId inode = find(); inode != 0) return inode;
+  const View view(image_, generation);
+  auto reader = OpenReader(view);
+  if (!reader.ok()) return reader.status();
+  absl::StatusOr<SpaceId> inode = (*reader)->Resolve(path);
+  if (!inode.ok()) return inode;
+  absl::MutexLock lock(&mu_);
+  known_[generation].inodes[path] = *inode;
+  return inode;
+}
+
+absl::StatusOr<ServedFile> MapCache::File(Generation generation,
+                                          SpaceId inode) {
+  const auto find = [&]() -> ServedFile {
+    absl::MutexLock lock(&mu_);
+    const auto& files = known_[generation].files;
+    const auto it = files.find(inode);
+    return it == files.end() ? ServedFile{} : it->second;
+  };
+  if (ServedFile file = find(); file.map != nullptr) return file;
+  absl::MutexLock load(&load_mu_);
+  if (ServedFile file = find(); file.map != nullptr) return file;
+  const View view(image_, generation);
+  auto reader = OpenReader(view);
+  if (!reader.ok()) return reader.status();
+  absl::StatusOr<ServedFile> file = (*reader)->ReadFile(inode);
+  if (!file.ok()) return file;
+  absl::MutexLock lock(&mu_);
+  known_[generation].files[inode] = *file;
+  return file;
+}
+
+absl::StatusOr<FilesystemState> MapCache::State(Generation generation) {
+  absl::MutexLock load(&load_mu_);
+  {
+    absl::MutexLock lock(&mu_);
+    const auto& state = known_[generation].state;
+    if (state != nullptr) return *state;
+  }
+  const View view(image_, generation);
+  auto reader = OpenReader(view);
+  if (!reader.ok()) return reader.status();
+  return (*reader)->state();
+}
+
+void MapCache::Advance(
+    Generation generation,
+    const std::vector<std::shared_ptr<const FileMap>>& changed) {
+  absl::MutexLock lock(&mu_);
+  const auto before = known_.find(generation - 1);
+  if (before == known_.end()) return;
+  Known known = before->second;
+  for (const auto& map : changed) {
+    const auto file = known.files.find(map->inode());
+    if (file != known.files.end()) file->second.map = map;
+  }
+  known_[generation] = std::move(known);
+}
+
+void MapCache::DropBefore(Generation oldest) {
+  absl::MutexLock lock(&mu_);
+  known_.erase(known_.begin(), known_.lower_bound(oldest));
+}
+
+}  // namespace ext2cow

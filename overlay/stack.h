@@ -1,0 +1,139 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#ifndef EXT2COW_OVERLAY_STACK_H_
+#define EXT2COW_OVERLAY_STACK_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "overlay/block_set.h"
+#include "overlay/store.h"
+#include "overlay/types.h"
+
+namespace ext2cow {
+
+// What lies below a stack: reads bytes of one address space from the image as of
+// the stack's generation. May be called from several threads at once, and with
+// no lock of the stack held.
+using BelowReader =
+    absl::FunctionRef<absl::Status(uint64_t offset, void* buffer, size_t length)>;
+
+enum class ZeroKind : uint8_t {
+  kDiscard,   // becomes a hole (trim; zero that may punch)
+  kAllocate,  // reads as zero, stays allocated (zero with NO_HOLE)
+};
+
+// What a stack says of a range.
+enum class BlockState : uint8_t { kBelow, kData, kHole, kZero };
+
+// The changes of one address space: disjoint sets of blocks.
+struct SpaceChanges {
+  BlockSet written;
+  BlockSet zeroed;     // ZeroKind::kAllocate
+  BlockSet discarded;  // ZeroKind::kDiscard
+  uint64_t Count() const {
+    return written.Count() + zeroed.Count() + discarded.Count();
+  }
+};
+
+// Limits that a stack's writes keep; shared by the sessions of a store. Thread
+// safe. Tells whether `bytes` more may be held (kResourceExhausted: ENOSPC).
+class SpaceBudget {
+ public:
+  virtual ~SpaceBudget() = default;
+  virtual absl::Status Reserve(uint64_t bytes) = 0;
+  virtual void Release(uint64_t bytes) = 0;
+};
+
+// A stack of layers and the write cache above them: the changed blocks of one
+// session, snapshot, or undo layer. The newest layer is writable unless the stack
+// was opened read-only; the others are frozen and may be shared by other stacks
+// (which then must be open read-only on them or have them frozen too).
+//
+// Thread-safe. Reads and writes of different blocks run at the same time; a
+// write that completed before another call began is seen by it. Overlapping
+// writes in flight are kept apart, so each block is wholly one or the other.
+// Once a Sync failed every write, Flush and Zero answers kUnavailable.
+class Stack {
+ public:
+  struct Options {
+    bool read_only = false;
+    // The writable layer was not closed properly: a data block whose checksum
+    // does not fit is a torn write that nobody flushed; it is summed anew and
+    // counted in torn_blocks().
+    bool unclean = false;
+    SpaceBudget* budget = nullptr;     // null: no limit
+    uint64_t write_cache_bytes = 8 << 20;
+  };
+
+  // `layers` oldest first. A layer that the store knows nothing of is empty.
+  // kDataLoss names a damaged record.
+  static absl::StatusOr<std::unique_ptr<Stack>> Open(Store* store,
+                                                     std::vector<LayerId> layers,
+                                                     Options options);
+  virtual ~Stack() = default;  // drops what was not flushed
+
+  // What no layer holds is read through `below`, in maximal runs of bytes.
+  // kDataLoss: a block's checksum does not fit (the message names it).
+  virtual absl::Status Read(SpaceId space, uint64_t offset, void* buffer,
+                            size_t length, BelowReader below) = 0;
+  // Blocks covered in part are completed from what is there (through `below` when
+  // no layer holds them). kResourceExhausted: nothing was written.
+  virtual absl::Status Write(SpaceId space, uint64_t offset, const void* buffer,
+                             size_t length, BelowReader below) = 0;
+  virtual absl::Status Zero(SpaceId space, uint64_t offset, uint64_t length,
+                            ZeroKind kind, BelowReader below) = 0;
+  // Everything completed before the call is durable after it.
+  virtual absl::Status Flush() = 0;
+  // Moves a part of the write cache towards the store without waiting for
+  // durability; called every second and under memory pressure.
+  virtual absl::Status Drain() = 0;
+
+  // Calls `visit` for maximal ranges (bytes, whole blocks clipped to the request)
+  // in order until it returns false.
+  virtual void Describe(
+      SpaceId space, uint64_t offset, uint64_t length,
+      absl::FunctionRef<bool(ByteRange range, BlockState state)> visit) = 0;
+
+  // What the layers (write cache included) hold, newest first winning.
+  virtual std::map<SpaceId, SpaceChanges> Changes() const = 0;
+  virtual uint64_t ChangedBytes() const = 0;
+
+  // Freezes the newest layer and puts `layer` on top. The caller holds back all
+  // other calls of this stack and has flushed it; the caller makes its own record
+  // of the new order durable.
+  virtual void Push(LayerId layer) = 0;
+  // Forgets all layers but the newest `keep`. The caller has let go of the bytes
+  // in them: what they held is read from below from now on. Readers in flight
+  // finish right, whichever they see.
+  virtual void DropOldest(size_t keep) = 0;
+  virtual std::vector<LayerId> layers() const = 0;
+
+  virtual uint64_t torn_blocks() const = 0;
+};
+
+// Adds to `batch` the deletion of everything that the store keeps of a layer
+// (records and rows); once the batch is synced, RemoveLayerFiles may unlink its
+// data files.
+void DeleteLayer(rocksdb::WriteBatch* batch, LayerId layer);
+absl::Status RemoveLayerFiles(Store* store, LayerId layer);
+// The layers that the store has records or files of.
+absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store);
+// What one layer alone holds and how many bytes that is on disk.
+absl::StatusOr<std::map<SpaceId, SpaceChanges>> LayerChanges(Store* store,
+                                                             LayerId layer);
+// Reads back every block of the layer and checks its checksum; `damage` is called
+// for each bad one.
+absl::Status VerifyLayer(
+    Store* store, LayerId layer,
+    absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
+        damage);
+
+}  // namespace ext2cow
+
+#endif  // EXT2COW_OVERLAY_STACK_H_

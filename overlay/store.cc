@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "overlay/store.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "overlay/keys.h"
+#include "overlay/record.h"
+#include "rocksdb/cache.h"
+#include "rocksdb/filter_policy.h"
+#include "rocksdb/iterator.h"
+#include "rocksdb/options.h"
+#include "rocksdb/table.h"
+#include "rocksdb/write_buffer_manager.h"
+
+namespace ext2cow {
+namespace {
+
+constexpr uint8_t kVersion = 1;
+// Layer ids made durable at once: one sync for so many layers, and so many
+// numbers are skipped by a restart.
+constexpr LayerId kLayersReserved = 1024;
+
+// The only translation of RocksDB's errors.
+absl::Status FromRocks(const rocksdb::Status& status, const char* doing) {
+  if (status.ok()) return absl::OkStatus();
+  const std::string message =
+      absl::StrCat("cannot ", doing, " the store: ", status.ToString());
+  if (status.IsCorruption()) return absl::DataLossError(message);
+  if (status.IsNoSpace()) return absl::ResourceExhaustedError(message);
+  return absl::UnavailableError(message);
+}
+
+// Defects of RocksDB 7.8.3 decide some of these: resuming after an error by
+// itself is off, and one column family is used.
+rocksdb::Options RocksOptions(const StoreOptions& options) {
+  rocksdb::Options rocks;
+  rocks.create_if_missing = true;
+  if (options.env != nullptr) rocks.env = options.env;
+  rocks.compression = rocksdb::kNoCompression;
+  rocks.bottommost_compression = rocksdb::kNoCompression;
+  rocks.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  rocks.max_bgerror_resume_count = 0;
+  // On few cores both cost more than they bring.
+  rocks.allow_concurrent_memtable_write = false;
+  rocks.enable_write_thread_adaptive_yield = false;
+  rocks.max_background_jobs = 2;
+  rocks.max_open_files = 512;
+  rocks.keep_log_file_num = 2;
+  rocks.max_log_file_size = 1 << 20;
+  rocks.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  rocks.stats_dump_period_sec = 0;
+  rocks.stats_persist_period_sec = 0;
+  const uint64_t memtables =
+      std::max<uint64_t>(options.cache_bytes / 4, uint64_t{2} << 20);
+  rocks.write_buffer_size =
+      std::clamp<uint64_t>(memtables / 2, 1 << 20, uint64_t{32} << 20);
+  rocks.max_write_buffer_number = 2;
+  std::shared_ptr<rocksdb::Cache> cache =
+      rocksdb::NewLRUCache(std::max<uint64_t>(options.cache_bytes, 4 << 20));
+  rocks.write_buffer_manager =
+      std::make_shared<rocksdb::WriteBufferManager>(memtables, cache);
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = cache;
+  table.block_size = 16 << 10;
+  table.format_version = 5;
+  table.cache_index_and_filter_blocks = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  rocks.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return rocks;
+}
+
+std::string NextLayerKey() { return KeyBuilder(KeyType::kNextLayer).Build(); }
+
+// The first key after all that start with `prefix`; empty when there is none.
+std::string AfterPrefix(std::string prefix) {
+  while (!prefix.empty() && static_cast<uint8_t>(prefix.back()) == 0xff) {
+    prefix.pop_back();
+  }
+  if (!prefix.empty()) ++prefix.back();
+  return prefix;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Store>> Store::Open(
+    std::unique_ptr<StoreLock> lock, StoreOptions options) {
+  std::unique_ptr<Store> store(new Store);
+  const std::string directory = lock->directory();
+  store->lock_ = std::move(lock);
+  store->files_ = std::move(options.files);
+  if (store->files_ == nullptr) {
+    auto files = OpenBlockDirectory(absl::StrCat(directory, "/data"));
+    if (!files.ok()) return files.status();
+    store->files_ = *std::move(files);
+  }
+  rocksdb::DB* db = nullptr;
+  absl::Status status =
+      FromRocks(rocksdb::DB::Open(RocksOptions(options),
+                                  absl::StrCat(directory, "/db"), &db),
+                "open");
+  if (!status.ok()) return status;
+  store->db_.reset(db);
+  status = store->LoadNextLayer();
+  if (!status.ok()) return status;
+  return store;
+}
+
+Store::~Store() = default;
+
+absl::Status Store::LoadNextLayer() {
+  const auto value = Get(NextLayerKey());
+  if (!value.ok()) return value.status();
+  if (!value->has_value()) return absl::OkStatus();
+  auto record = RecordReader::Open(
+      **value, static_cast<char>(KeyType::kNextLayer), kVersion,
+      "the store's record of the next layer");
+  if (!record.ok()) return record.status();
+  const LayerId next = record->U64();
+  const absl::Status status = record->Done();
+  if (!status.ok()) return status;
+  absl::MutexLock lock(&layer_mu_);
+  next_layer_ = reserved_layers_end_ = next;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<std::string>> Store::Get(
+    const std::string& key) const {
+  std::string value;
+  const rocksdb::Status status =
+      db_->Get(rocksdb::ReadOptions(), key, &value);
+  if (status.IsNotFound()) return std::optional<std::string>();
+  if (!status.ok()) return FromRocks(status, "read");
+  return std::optional<std::string>(std::move(value));
+}
+
+absl::Status Store::Write(rocksdb::WriteBatch* batch, bool sync) {
+  absl::Status status = health();
+  if (!status.ok()) return status;
+  rocksdb::WriteOptions options;
+  options.sync = sync;
+  status = FromRocks(db_->Write(options, batch), "write");
+  if (status.ok()) return status;
+  absl::MutexLock lock(&mu_);
+  if (health_.ok()) {
+    health_ = absl::UnavailableError(absl::StrCat(
+        status.message(),
+        "; what was written last may not be durable: restart the server"));
+  }
+  return health_;
+}
+
+absl::Status Store::Scan(
+    const std::string& prefix,
+    absl::FunctionRef<absl::Status(std::string_view, std::string_view)> visit)
+    const {
+  rocksdb::ReadOptions options;
+  const std::string end = AfterPrefix(prefix);
+  const rocksdb::Slice bound(end);
+  if (!end.empty()) options.iterate_upper_bound = &bound;
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
+  for (it->Seek(prefix); it->Valid(); it->Next()) {
+    const rocksdb::Slice key = it->key();
+    const rocksdb::Slice value = it->value();
+    const absl::Status status = visit({key.data(), key.size()},
+                                      {value.data(), value.size()});
+    if (!status.ok()) return status;
+  }
+  return FromRocks(it->status(), "read");
+}
+
+void Store::DeletePrefix(rocksdb::WriteBatch* batch,
+                         const std::string& prefix) {
+  batch->DeleteRange(prefix, AfterPrefix(prefix));
+}
+
+absl::StatusOr<LayerId> Store::NewLayerId() {
+  absl::MutexLock lock(&layer_mu_);
+  if (next_layer_ == reserved_layers_end_) {
+    const LayerId end = reserved_layers_end_ + kLayersReserved;
+    rocksdb::WriteBatch batch;
+    batch.Put(NextLayerKey(),
+              RecordWriter(static_cast<char>(KeyType::kNextLayer), kVersion)
+                  .U64(end)
+                  .Finish());
+    const absl::Status status = Write(&batch, /*sync=*/true);
+    if (!status.ok()) return status;
+    reserved_layers_end_ = end;
+  }
+  return next_layer_++;
+}
+
+absl::Status Store::Close() {
+  absl::Status status = health();
+  if (status.ok()) {
+    status = FromRocks(db_->Flush(rocksdb::FlushOptions()), "flush");
+  }
+  if (status.ok()) status = FromRocks(db_->SyncWAL(), "sync");
+  const absl::Status closed = FromRocks(db_->Close(), "close");
+  absl::MutexLock lock(&mu_);
+  if (health_.ok()) health_ = absl::UnavailableError("the store is closed");
+  return status.ok() ? closed : status;
+}
+
+absl::Status Store::health() const {
+  absl::MutexLock lock(&mu_);
+  return health_;
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,118 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#ifndef EXT2COW_OVERLAY_STORE_H_
+#define EXT2COW_OVERLAY_STORE_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "overlay/block_file.h"
+#include "overlay/types.h"
+#include "rocksdb/db.h"
+#include "rocksdb/write_batch.h"
+
+namespace ext2cow {
+
+// The store's directory, locked for one process. Taken before nbdkit forks (the
+// lock goes with the open file description, so a child keeps it when the parent
+// exits) and before RocksDB, which has threads, is opened.
+class StoreLock {
+ public:
+  // Makes `directory` (mode 0700) when missing and `create`. kAlreadyExists-like
+  // states: kUnavailable "store DIR is in use by process PID" when another
+  // process holds it; kNotFound when missing; kPermissionDenied when its owner
+  // is not the effective user.
+  static absl::StatusOr<std::unique_ptr<StoreLock>> Acquire(
+      const std::string& directory, bool create);
+  ~StoreLock();
+  StoreLock(const StoreLock&) = delete;
+  StoreLock& operator=(const StoreLock&) = delete;
+
+  const std::string& directory() const { return directory_; }
+  // Writes this process's pid into the lock file; call it again after a fork.
+  absl::Status RecordPid() const;
+  // Gives the directory and what is in it to the user that nbdkit changes to.
+  absl::Status ChangeOwner(uid_t uid, gid_t gid) const;
+
+ private:
+  StoreLock() = default;
+  std::string directory_;
+  int fd_ = -1;
+};
+
+struct StoreOptions {
+  uint64_t cache_bytes = 256 << 20;  // RocksDB's share: block cache and memtables
+  // Tests replace these; null: the real ones.
+  rocksdb::Env* env = nullptr;
+  std::unique_ptr<BlockFiles> files;
+};
+
+// The RocksDB database (DIR/db) and the data files (DIR/data) of one store.
+// Keys and values are described in overlay/FORMAT.md. Thread-safe. After an
+// error of RocksDB every later Write answers kUnavailable (durability unknown)
+// until the store is opened again.
+class Store {
+ public:
+  static absl::StatusOr<std::unique_ptr<Store>> Open(
+      std::unique_ptr<StoreLock> lock, StoreOptions options);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  const std::string& directory() const { return lock_->directory(); }
+
+  absl::StatusOr<std::optional<std::string>> Get(const std::string& key) const;
+  // Applies the batch atomically; `sync` makes it, and all before it, durable.
+  absl::Status Write(rocksdb::WriteBatch* batch, bool sync);
+  // Visits the keys that start with `prefix`, in order, until `visit` fails.
+  absl::Status Scan(
+      const std::string& prefix,
+      absl::FunctionRef<absl::Status(std::string_view key,
+                                     std::string_view value)> visit) const;
+  // Deletes every key that starts with `prefix`.
+  static void DeletePrefix(rocksdb::WriteBatch* batch,
+                           const std::string& prefix);
+
+  BlockFiles& files() { return *files_; }
+
+  // Never used before, not even by a run that crashed.
+  absl::StatusOr<LayerId> NewLayerId();
+
+  // Closes RocksDB properly (memtables flushed, log synced). Afterwards nothing
+  // but the destructor may be called.
+  absl::Status Close();
+
+  // Not OK once durability is unknown.
+  absl::Status health() const;
+
+ private:
+  Store() = default;
+
+  absl::Status LoadNextLayer();
+
+  // Constant after Open.
+  std::unique_ptr<StoreLock> lock_;
+  std::unique_ptr<BlockFiles> files_;
+  std::unique_ptr<rocksdb::DB> db_;
+  mutable absl::Mutex mu_;
+  absl::Status health_ ABSL_GUARDED_BY(mu_);
+
+  // Held while a new reservation is written; taken before mu_. Without it an
+  // older reservation could overwrite a newer one.
+  absl::Mutex layer_mu_ ABSL_ACQUIRED_BEFORE(mu_);
+  LayerId next_layer_ ABSL_GUARDED_BY(layer_mu_) = 1;
+  LayerId reserved_layers_end_ ABSL_GUARDED_BY(layer_mu_) = 1;
+};
+
+}  // namespace ext2cow
+
+#endif  // EXT2COW_OVERLAY_STORE_H_

@@ -1,0 +1,113 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "overlay/store.h"
+
+namespace ext2cow {
+namespace {
+
+absl::Status Error(int error, const char* doing, const std::string& path) {
+  const std::string message =
+      absl::StrCat("cannot ", doing, " ", path, ": ", strerror(error));
+  if (error == ENOENT) return absl::NotFoundError(message);
+  if (error == EACCES || error == EPERM) {
+    return absl::PermissionDeniedError(message);
+  }
+  return absl::UnavailableError(message);
+}
+
+absl::Status CheckDirectory(const std::string& directory) {
+  struct stat state;
+  if (stat(directory.c_str(), &state) != 0) {
+    if (errno != ENOENT) return Error(errno, "look at", directory);
+    return absl::NotFoundError(
+        absl::StrCat("store ", directory, " does not exist"));
+  }
+  if (!S_ISDIR(state.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("store ", directory, " is not a directory"));
+  }
+  if (state.st_uid != geteuid()) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("store ", directory, " belongs to user ", state.st_uid,
+                     ", not to user ", geteuid()));
+  }
+  return absl::OkStatus();
+}
+
+std::string Holder(int fd) {
+  char text[32] = {};
+  const ssize_t n = pread(fd, text, sizeof text - 1, 0);
+  const std::string digits(text, n > 0 ? strspn(text, "0123456789") : 0);
+  return digits.empty() ? "another process" : absl::StrCat("process ", digits);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
+    const std::string& directory, bool create) {
+  if (create && mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return Error(errno, "make store", directory);
+  }
+  absl::Status status = CheckDirectory(directory);
+  if (!status.ok()) return status;
+  std::unique_ptr<StoreLock> lock(new StoreLock);
+  // Absolute, for nbdkit changes its directory when it goes to the background.
+  std::error_code error;
+  lock->directory_ = std::filesystem::absolute(directory, error).string();
+  if (error) return Error(error.value(), "find", directory);
+  const std::string path = absl::StrCat(lock->directory_, "/lock");
+  lock->fd_ =
+      open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (lock->fd_ < 0) return Error(errno, "open", path);
+  if (flock(lock->fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return Error(errno, "lock", path);
+    return absl::UnavailableError(absl::StrCat(
+        "store ", directory, " is in use by ", Holder(lock->fd_)));
+  }
+  status = lock->RecordPid();
+  if (!status.ok()) return status;
+  return lock;
+}
+
+StoreLock::~StoreLock() {
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::Status StoreLock::RecordPid() const {
+  const std::string text = absl::StrCat(getpid(), "\n");
+  if (ftruncate(fd_, 0) != 0 ||
+      pwrite(fd_, text.data(), text.size(), 0) !=
+          static_cast<ssize_t>(text.size())) {
+    return Error(errno, "write", absl::StrCat(directory_, "/lock"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreLock::ChangeOwner(uid_t uid, gid_t gid) const {
+  const auto give = [&](const std::string& path) {
+    if (lchown(path.c_str(), uid, gid) == 0) return absl::OkStatus();
+    return Error(errno, "change the owner of", path);
+  };
+  absl::Status status = give(directory_);
+  std::error_code error;
+  std::filesystem::recursive_directory_iterator it(directory_, error), end;
+  while (status.ok() && !error && it != end) {
+    status = give(it->path().string());
+    it.increment(error);
+  }
+  if (status.ok() && error) return Error(error.value(), "list", directory_);
+  return status;
+}
+
+}  // namespace ext2cow
