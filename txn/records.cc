@@ -1,0 +1,227 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "txn/records.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "overlay/record.h"
+
+namespace ext2cow {
+namespace {
+
+constexpr uint8_t kVersion = 1;
+
+void PutLayers(RecordWriter* w, const std::vector<LayerId>& layers) {
+  w->U32(static_cast<uint32_t>(layers.size()));
+  for (LayerId layer : layers) w->U64(layer);
+}
+
+std::vector<LayerId> GetLayers(RecordReader* r) {
+  std::vector<LayerId> layers(r->Count(8));
+  for (LayerId& layer : layers) layer = r->U64();
+  return layers;
+}
+
+void PutSets(RecordWriter* w, const BlockSets& sets) {
+  w->U32(static_cast<uint32_t>(sets.size()));
+  for (const auto& [space, set] : sets) w->U32(space).Bytes(set.Encode());
+}
+
+absl::StatusOr<BlockSets> GetSets(RecordReader* r) {
+  BlockSets sets;
+  for (uint32_t n = r->Count(8); n > 0; --n) {
+    const SpaceId space = r->U32();
+    absl::StatusOr<BlockSet> set = BlockSet::Decode(r->Bytes());
+    if (!set.ok()) return set.status();
+    sets[space] = *std::move(set);
+  }
+  return sets;
+}
+
+void PutSnapshot(RecordWriter* w, const SnapshotRecord& snapshot) {
+  w->Bytes(snapshot.name).U64(snapshot.generation);
+  PutLayers(w, snapshot.layers);
+  w->U64(static_cast<uint64_t>(snapshot.time));
+  PutSets(w, snapshot.reads);
+}
+
+absl::StatusOr<SnapshotRecord> GetSnapshot(RecordReader* r) {
+  SnapshotRecord snapshot;
+  snapshot.name = r->Bytes();
+  snapshot.generation = r->U64();
+  snapshot.layers = GetLayers(r);
+  snapshot.time = static_cast<int64_t>(r->U64());
+  absl::StatusOr<BlockSets> reads = GetSets(r);
+  if (!reads.ok()) return reads.status();
+  snapshot.reads = *std::move(reads);
+  return snapshot;
+}
+
+void PutSuperblock(RecordWriter* w, const Superblock& superblock) {
+  w->Bytes({reinterpret_cast<const char*>(superblock.data()),
+            superblock.size()});
+}
+
+Superblock GetSuperblock(RecordReader* r) {
+  Superblock superblock{};
+  const std::string bytes = r->Bytes();
+  std::copy_n(bytes.begin(), std::min(bytes.size(), superblock.size()),
+              superblock.begin());
+  return superblock;
+}
+
+}  // namespace
+
+std::string EncodeSession(const SessionRecord& record) {
+  RecordWriter w('S', kVersion);
+  w.Bytes(record.name).U64(record.generation);
+  PutLayers(&w, record.layers);
+  w.U8(record.from_connection).U8(record.anonymous).U8(record.ever_written);
+  w.U64(static_cast<uint64_t>(record.created));
+  w.U64(static_cast<uint64_t>(record.last_used)).U64(record.changed_bytes);
+  w.U32(static_cast<uint32_t>(record.files.size()));
+  for (const auto& [inode, path] : record.files) w.U32(inode).Bytes(path);
+  w.U32(static_cast<uint32_t>(record.marked.size()));
+  for (SpaceId inode : record.marked) w.U32(inode);
+  PutSets(&w, record.reads);
+  w.U32(static_cast<uint32_t>(record.snapshots.size()));
+  for (const SnapshotRecord& snapshot : record.snapshots) {
+    PutSnapshot(&w, snapshot);
+  }
+  return w.Finish();
+}
+
+absl::StatusOr<SessionRecord> DecodeSession(std::string_view bytes) {
+  absl::StatusOr<RecordReader> r =
+      RecordReader::Open(bytes, 'S', kVersion, "a session's record");
+  if (!r.ok()) return r.status();
+  SessionRecord record;
+  record.name = r->Bytes();
+  record.generation = r->U64();
+  record.layers = GetLayers(&*r);
+  record.from_connection = r->U8() != 0;
+  record.anonymous = r->U8() != 0;
+  record.ever_written = r->U8() != 0;
+  record.created = static_cast<int64_t>(r->U64());
+  record.last_used = static_cast<int64_t>(r->U64());
+  record.changed_bytes = r->U64();
+  for (uint32_t n = r->Count(8); n > 0; --n) {
+    const SpaceId inode = r->U32();
+    record.files[inode] = r->Bytes();
+  }
+  for (uint32_t n = r->Count(4); n > 0; --n) record.marked.insert(r->U32());
+  absl::StatusOr<BlockSets> reads = GetSets(&*r);
+  if (!reads.ok()) return reads.status();
+  record.reads = *std::move(reads);
+  for (uint32_t n = r->Count(28); n > 0; --n) {
+    absl::StatusOr<SnapshotRecord> snapshot = GetSnapshot(&*r);
+    if (!snapshot.ok()) return snapshot.status();
+    record.snapshots.push_back(*std::move(snapshot));
+  }
+  if (absl::Status done = r->Done(); !done.ok()) return done;
+  return record;
+}
+
+std::string EncodeGeneration(const GenerationRecord& record) {
+  RecordWriter w('G', kVersion);
+  w.U64(record.number).U8(static_cast<uint8_t>(record.kind));
+  w.U64(static_cast<uint64_t>(record.time)).Bytes(record.session);
+  w.U64(record.blocks).U64(record.bytes);
+  w.U32(static_cast<uint32_t>(record.files.size()));
+  for (const GenerationRecord::File& file : record.files) {
+    w.U32(file.inode).Bytes(file.path).U64(file.blocks);
+  }
+  PutSets(&w, record.writes);
+  w.U64(record.undo).Bytes(record.freed.Encode()).U8(record.applied);
+  PutLayers(&w, record.source_layers);
+  w.U32(record.redo_pieces);
+  return w.Finish();
+}
+
+absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
+  absl::StatusOr<RecordReader> r =
+      RecordReader::Open(bytes, 'G', kVersion, "a generation's record");
+  if (!r.ok()) return r.status();
+  GenerationRecord record;
+  record.number = r->U64();
+  record.kind = static_cast<GenerationRecord::Kind>(r->U8());
+  record.time = static_cast<int64_t>(r->U64());
+  record.session = r->Bytes();
+  record.blocks = r->U64();
+  record.bytes = r->U64();
+  for (uint32_t n = r->Count(16); n > 0; --n) {
+    GenerationRecord::File file;
+    file.inode = r->U32();
+    file.path = r->Bytes();
+    file.blocks = r->U64();
+    record.files.push_back(std::move(file));
+  }
+  absl::StatusOr<BlockSets> writes = GetSets(&*r);
+  if (!writes.ok()) return writes.status();
+  record.writes = *std::move(writes);
+  record.undo = r->U64();
+  absl::StatusOr<BlockSet> freed = BlockSet::Decode(r->Bytes());
+  if (!freed.ok()) return freed.status();
+  record.freed = *std::move(freed);
+  record.applied = r->U8() != 0;
+  record.source_layers = GetLayers(&*r);
+  record.redo_pieces = r->U32();
+  if (absl::Status done = r->Done(); !done.ok()) return done;
+  return record;
+}
+
+std::string EncodeTag(Generation generation) {
+  return RecordWriter('T', kVersion).U64(generation).Finish();
+}
+
+absl::StatusOr<Generation> DecodeTag(std::string_view bytes) {
+  absl::StatusOr<RecordReader> r =
+      RecordReader::Open(bytes, 'T', kVersion, "a tag's record");
+  if (!r.ok()) return r.status();
+  const Generation generation = r->U64();
+  if (absl::Status done = r->Done(); !done.ok()) return done;
+  return generation;
+}
+
+std::string EncodeIdentity(const IdentityRecord& record) {
+  RecordWriter w('I', kVersion);
+  w.Bytes(record.uuid).U64(record.size);
+  w.U64(record.newest).U64(record.oldest).U64(record.adopted);
+  PutSuperblock(&w, record.superblock);
+  PutSuperblock(&w, record.superblock_before);
+  return w.Finish();
+}
+
+absl::StatusOr<IdentityRecord> DecodeIdentity(std::string_view bytes) {
+  absl::StatusOr<RecordReader> r =
+      RecordReader::Open(bytes, 'I', kVersion, "the image's identity record");
+  if (!r.ok()) return r.status();
+  IdentityRecord record;
+  record.uuid = r->Bytes();
+  record.size = r->U64();
+  record.newest = r->U64();
+  record.oldest = r->U64();
+  record.adopted = r->U64();
+  record.superblock = GetSuperblock(&*r);
+  record.superblock_before = GetSuperblock(&*r);
+  if (absl::Status done = r->Done(); !done.ok()) return done;
+  return record;
+}
+
+std::string BigEndian64(uint64_t value) {
+  std::string bytes(8, '\0');
+  for (size_t i = 0; i < 8; ++i) {
+    bytes[i] = static_cast<char>(value >> (56 - 8 * i));
+  }
+  return bytes;
+}
+
+std::string SessionKey(const std::string& name) { return kSessionPrefix + name; }
+std::string GenerationKey(Generation generation) {
+  return kGenerationPrefix + BigEndian64(generation);
+}
+std::string TagKey(const std::string& name) { return kTagPrefix + name; }
+std::string IdentityKey() { return "I"; }
+
+}  // namespace ext2cow

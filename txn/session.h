@@ -1,0 +1,111 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#ifndef EXT2COW_TXN_SESSION_H_
+#define EXT2COW_TXN_SESSION_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "overlay/image.h"
+#include "overlay/map_cache.h"
+#include "overlay/stack.h"
+#include "txn/budget.h"
+#include "txn/read_set.h"
+
+namespace ext2cow {
+
+// A session in use: its stack over the image as of its generation, and what its
+// clients may remember of that. Thread-safe.
+//
+// Every request holds the gate shared from its first lookup to its last byte; who
+// must not meet a request half done (freeze, move, roll back) holds it alone:
+//
+//   request                           commit
+//   gate shared                       gate alone: waits for those in flight
+//   read below at generation g        generation = g + 1, maps of g + 1
+//   gate let go                       gate let go
+class Session {
+ public:
+  // Run before the first flush makes anything of this session durable, and after
+  // it has been read from: keeps its record. Any thread.
+  using Persist = std::function<absl::Status()>;
+
+  Session(std::string name, const Image* image, LimitBudget* store_budget,
+          uint64_t max_bytes);
+
+  const std::string& name() const { return name_; }
+
+  // `inode` was opened with AddFile. Offsets and lengths in bytes, within the
+  // file. Read and Describe mark what they take from the image.
+  absl::Status Read(SpaceId inode, uint64_t offset, void* buffer,
+                    size_t length);
+  absl::Status Write(SpaceId inode, uint64_t offset, const void* buffer,
+                     size_t length);
+  absl::Status Zero(SpaceId inode, uint64_t offset, uint64_t length,
+                    ZeroKind kind);
+  absl::Status Flush();
+
+  enum class Extent : uint8_t { kData, kZero, kHole };
+  absl::Status Describe(
+      SpaceId inode, uint64_t offset, uint64_t length,
+      absl::FunctionRef<bool(ByteRange range, Extent extent)> visit);
+
+  struct File {
+    std::string path;
+    ServedFile served;   // as of `generation`
+    FileReads* reads = nullptr;
+  };
+  // Makes the file readable; what is there stays. `served` is the file as of
+  // `generation`.
+  void AddFile(SpaceId inode, const std::string& path, ServedFile served)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(gate);
+
+  // Reads the image below the stack; marks nothing.
+  absl::Status ReadBelow(const File& file, uint64_t offset, void* buffer,
+                         size_t length) const ABSL_SHARED_LOCKS_REQUIRED(gate);
+
+  absl::Mutex gate;
+  Generation generation ABSL_GUARDED_BY(gate) = 0;
+  absl::flat_hash_map<SpaceId, File> files ABSL_GUARDED_BY(gate);
+  // Set once, before the first request.
+  std::unique_ptr<Stack> stack;
+  Persist persist;
+
+  // Synchronize themselves.
+  ReadSet reads;
+  LimitBudget budget;
+  std::atomic<bool> written{false};  // by a connection, since it was loaded
+  std::atomic<bool> written_since_freeze{true};  // false: the top layer is empty
+  // Set with the gate held alone: the session was taken away from its
+  // connections (shutdown, --force); every later request answers kCancelled.
+  std::atomic<bool> detached{false};
+
+  // Guarded by the engine's lock: the session's life.
+  struct Life {
+    int users = 0;        // connections and commands; the last one unloads it
+    int connections = 0;
+    bool busy = true;      // being loaded or unloaded: wait
+    bool anonymous = false;
+    bool from_connection = false;
+    Generation pinned = 0;
+  } life;
+  std::atomic<bool> persisted{false};  // the store has a record of it
+
+ private:
+  absl::Status Detached() const;
+
+  const std::string name_;
+  const Image* const image_;
+};
+
+}  // namespace ext2cow
+
+#endif  // EXT2COW_TXN_SESSION_H_
