@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// How a recorded commit reaches the image, and how it is read meanwhile.
+//
+//   superblock on the device     metadata, data        readable as
+//   as before                    as before             device under the record
+//   before, not VALID            any mix               device under the record
+//   as after                     as after              device
+//
+// Each arrow between two lines is one flush.
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "ext2fs/ext2_fs.h"
+#include "ext2fs/ext2fs.h"
+#include "replay/commit_record.h"
+
+namespace ext2cow {
+namespace {
+
+constexpr size_t kCopyBytes = 1 << 20;
+constexpr size_t kSector = 512;
+
+absl::Status ReadSource(const CommitRecord& record, const DataRun& run,
+                        uint64_t skip, void* buffer, size_t length) {
+  if (run.inode == 0) {
+    std::memset(buffer, 0, length);
+    return absl::OkStatus();
+  }
+  return record.source->Read(
+      run.inode, run.logical + skip, buffer, length,
+      [&](uint64_t at, void*, size_t) {
+        return absl::DataLossError(
+            absl::StrCat("commit ", record.generation, " lacks byte ", at,
+                         " of inode ", run.inode, " in its layers"));
+      });
+}
+
+class RecordRedo : public Redo {
+ public:
+  explicit RecordRedo(std::shared_ptr<const CommitRecord> record)
+      : record_(std::move(record)) {}
+
+  absl::Status Overlay(uint64_t offset, void* buffer,
+                       size_t length) const override {
+    uint8_t* const to = static_cast<uint8_t*>(buffer);
+    const uint64_t end = offset + length;
+    Copy(kSuperblockOffset, record_->superblock_after.data(),
+         sizeof(Superblock), offset, to, end);
+    auto block = record_->metadata.upper_bound(offset);
+    if (block != record_->metadata.begin()) --block;
+    for (; block != record_->metadata.end() && block->first < end; ++block) {
+      Copy(block->first, block->second.data(), block->second.size(), offset, to,
+           end);
+    }
+    auto run = std::upper_bound(
+        record_->data.begin(), record_->data.end(), offset,
+        [](uint64_t at, const DataRun& r) { return at < r.physical; });
+    if (run != record_->data.begin()) --run;
+    for (; run != record_->data.end() && run->physical < end; ++run) {
+      const uint64_t from = std::max(run->physical, offset);
+      const uint64_t until = std::min(run->physical + run->length, end);
+      if (from >= until) continue;
+      absl::Status status = ReadSource(*record_, *run, from - run->physical,
+                                       to + (from - offset), until - from);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  static void Copy(uint64_t at, const void* bytes, size_t size, uint64_t offset,
+                   uint8_t* to, uint64_t end) {
+    const uint64_t from = std::max(at, offset);
+    const uint64_t until = std::min(at + size, end);
+    if (from >= until) return;
+    std::memcpy(to + (from - offset),
+                static_cast<const uint8_t*>(bytes) + (from - at), until - from);
+  }
+
+  const std::shared_ptr<const CommitRecord> record_;
+};
+
+// The superblock as it was before, but not EXT2_VALID_FS: fsck and mount then
+// distrust the image.
+Superblock Distrusted(Superblock superblock) {
+  ext2_super_block sb;
+  static_assert(sizeof(sb) == sizeof(superblock));
+  std::memcpy(&sb, superblock.data(), sizeof(sb));
+  sb.s_state = ext2fs_cpu_to_le16(ext2fs_le16_to_cpu(sb.s_state) &
+                                  static_cast<uint16_t>(~EXT2_VALID_FS));
+  if (ext2fs_le32_to_cpu(sb.s_feature_ro_compat) &
+      EXT4_FEATURE_RO_COMPAT_METADATA_CSUM) {
+    const uint32_t sum = ext2fs_crc32c_le(
+        ~0U, reinterpret_cast<unsigned char*>(&sb),
+        offsetof(ext2_super_block, s_checksum));
+    sb.s_checksum = ext2fs_cpu_to_le32(sum);
+  }
+  std::memcpy(superblock.data(), &sb, sizeof(sb));
+  return superblock;
+}
+
+absl::Status CheckSuperblock(const Device& device, const CommitRecord& record,
+                             const Superblock& distrusted) {
+  absl::StatusOr<Superblock> now = ReadSuperblock(device);
+  if (!now.ok()) return now.status();
+  for (size_t at = 0; at < now->size(); at += kSector) {
+    const auto same = [&](const Superblock& other) {
+      return std::equal(now->begin() + at, now->begin() + at + kSector,
+                        other.begin() + at);
+    };
+    if (same(record.superblock_before) || same(record.superblock_after) ||
+        same(distrusted)) {
+      continue;
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        "somebody changed the image while commit ", record.generation,
+        " was not fully applied: it can't be finished; `ext2cow adopt` takes "
+        "the image as it is now"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteRun(Device* device, const CommitRecord& record,
+                      const DataRun& run,
+                      const std::function<void(uint64_t)>& wrote) {
+  if (run.inode == 0) {
+    absl::Status status = device->Zero(run.physical, run.length);
+    if (status.ok()) wrote(run.length);
+    return status;
+  }
+  std::string buffer(std::min<uint64_t>(run.length, kCopyBytes), '\0');
+  for (uint64_t done = 0; done < run.length;) {
+    const size_t n = std::min<uint64_t>(run.length - done, buffer.size());
+    absl::Status status = ReadSource(record, run, done, buffer.data(), n);
+    if (status.ok()) {
+      status = device->Write(run.physical + done, buffer.data(), n);
+    }
+    if (!status.ok()) return status;
+    done += n;
+    wrote(n);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::shared_ptr<const Redo> MakeRedo(
+    std::shared_ptr<const CommitRecord> record) {
+  return std::make_shared<RecordRedo>(std::move(record));
+}
+
+absl::Status Apply(Device* device, const CommitRecord& record,
+                   const ApplyProgress& progress) {
+  const Superblock distrusted = Distrusted(record.superblock_before);
+  absl::Status status = CheckSuperblock(*device, record, distrusted);
+  if (!status.ok()) return status;
+  const auto put = [&](const Superblock& superblock) {
+    status.Update(device->Write(kSuperblockOffset, superblock.data(),
+                                superblock.size()));
+    if (status.ok()) status = device->Flush();
+  };
+  put(distrusted);
+  uint64_t done = 0;
+  const uint64_t total = record.Bytes();
+  const auto wrote = [&](uint64_t bytes) {
+    done += bytes;
+    if (progress) progress(done, total);
+  };
+  for (const DataRun& run : record.data) {
+    if (!status.ok()) return status;
+    status = WriteRun(device, record, run, wrote);
+  }
+  for (const auto& [offset, bytes] : record.metadata) {
+    if (!status.ok()) return status;
+    status = device->Write(offset, bytes.data(), bytes.size());
+    wrote(bytes.size());
+  }
+  if (status.ok()) status = device->Flush();
+  if (status.ok()) put(record.superblock_after);
+  return status;
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,513 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The commands of DESIGN section 4.3 as the tools and the control socket call them.
+#include <algorithm>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "replay/engine_impl.h"
+#include "replay/image_check.h"
+
+namespace ext2cow {
+namespace {
+
+using Json = nlohmann::json;
+
+int64_t Now() { return absl::ToUnixSeconds(absl::Now()); }
+
+// A parameter that is missing or of another type is empty.
+std::string Text(const Json& params, const char* key) {
+  const auto it = params.find(key);
+  return it != params.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+bool Flag(const Json& params, const char* key) {
+  const auto it = params.find(key);
+  return it != params.end() && it->is_boolean() && it->get<bool>();
+}
+
+absl::StatusOr<std::string> Name(const Json& params, const char* key) {
+  std::string name = Text(params, key);
+  if (IsValidName(name)) return name;
+  return absl::InvalidArgumentError(absl::StrCat(
+      key, ": '", name,
+      "' is no name: letters, digits, '.', '_' and '-', at most 64, the first a "
+      "letter or digit"));
+}
+
+// "SESSION" or "SESSION@SNAP".
+struct Source {
+  std::string session, snapshot;
+};
+
+absl::StatusOr<Source> ParseSource(const std::string& text) {
+  const size_t at = text.find('@');
+  Source source{text.substr(0, at),
+                at == std::string::npos ? "" : text.substr(at + 1)};
+  if (!IsValidName(source.session) ||
+      (at != std::string::npos && !IsValidName(source.snapshot))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is no SESSION or SESSION@SNAP"));
+  }
+  return source;
+}
+
+absl::Status NoSnapshot(const std::string& session, const std::string& name) {
+  return absl::NotFoundError(
+      absl::StrCat("there is no snapshot ", session, "@", name));
+}
+
+}  // namespace
+
+Json EngineImpl::SessionJson(const SessionRecord& record) {
+  Json snapshots = Json::array();
+  for (const SnapshotRecord& snapshot : record.snapshots) {
+    snapshots.push_back({{"name", snapshot.name},
+                         {"generation", snapshot.generation},
+                         {"time", snapshot.time}});
+  }
+  int connections = 0;
+  uint64_t changed = record.changed_bytes;
+  const auto live = live_.find(record.name);
+  if (live != live_.end()) {
+    connections = live->second->life.connections;
+    if (!live->second->life.busy) changed = live->second->stack->ChangedBytes();
+  }
+  return {{"session", record.name},
+          {"generation", record.generation},
+          {"snapshots", std::move(snapshots)},
+          {"changed_bytes", changed},
+          {"connections", connections},
+          {"stale", record.generation < catalog_.identity().adopted}};
+}
+
+absl::StatusOr<Json> EngineImpl::Ls(const Json&) {
+  absl::MutexLock lock(&mu_);
+  Json sessions = Json::array();
+  for (const auto& [name, record] : catalog_.sessions()) {
+    sessions.push_back(SessionJson(record));
+  }
+  for (const auto& [name, session] : live_) {
+    if (catalog_.FindSession(name) != nullptr) continue;
+    SessionRecord unsaved;
+    unsaved.name = name;
+    unsaved.generation = session->life.pinned;
+    sessions.push_back(SessionJson(unsaved));
+  }
+  return Json{{"sessions", std::move(sessions)}};
+}
+
+absl::StatusOr<Json> EngineImpl::Info(const Json& params) {
+  auto name = Name(params, "session");
+  if (!name.ok()) return name.status();
+  absl::MutexLock lock(&mu_);
+  const SessionRecord* known = catalog_.FindSession(*name);
+  SessionRecord record;
+  if (known != nullptr) {
+    record = *known;
+  } else if (const auto live = live_.find(*name); live != live_.end()) {
+    record.name = *name;
+    record.generation = live->second->life.pinned;
+  } else {
+    return absl::NotFoundError(absl::StrCat("there is no session ", *name,
+                                            "; `ext2cow ls` lists them"));
+  }
+  Json json = SessionJson(record);
+  json["created"] = record.created;
+  json["last_used"] = record.last_used;
+  json["layers"] = record.layers;
+  json["files"] = Json::array();
+  for (const auto& [inode, path] : record.files) json["files"].push_back(path);
+  json["newest_generation"] = catalog_.identity().newest;
+  return json;
+}
+
+absl::StatusOr<Json> EngineImpl::Create(const Json& params) {
+  auto name = Name(params, "session");
+  if (!name.ok()) return name.status();
+  const std::string at = Text(params, "at");
+  if (at.find('@') != std::string::npos) {
+    return Clone({{"source", at}, {"name", *name}});
+  }
+  absl::MutexLock lock(&mu_);
+  if (catalog_.FindSession(*name) != nullptr || live_.contains(*name)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("there is a session ", *name, " already"));
+  }
+  auto generation = FindPoint(at.empty() ? "latest" : at);
+  if (!generation.ok()) return generation.status();
+  SessionRecord record;
+  record.name = *name;
+  record.generation = *generation;
+  record.created = record.last_used = Now();
+  if (absl::Status s = SaveSession(record, /*sync=*/true); !s.ok()) return s;
+  return SessionJson(record);
+}
+
+absl::StatusOr<Json> EngineImpl::Snapshot(const Json& params) {
+  auto name = Name(params, "session");
+  auto snap = Name(params, "name");
+  if (!name.ok()) return name.status();
+  if (!snap.ok()) return snap.status();
+  auto session = Acquire(*name, Missing::kFail, false, false);
+  if (!session.ok()) return session.status();
+  auto release = absl::MakeCleanup([&] { Release(*session); });
+  {
+    absl::ReaderMutexLock gate(&(*session)->gate);
+    if (absl::Status s = (*session)->stack->Flush(); !s.ok()) return s;
+  }
+  absl::MutexLock gate(&(*session)->gate);
+  {
+    absl::MutexLock lock(&mu_);
+    const SessionRecord* known = catalog_.FindSession(*name);
+    if (known != nullptr && Catalog::FindSnapshot(*known, *snap) != nullptr) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("there is a snapshot ", *name, "@", *snap, " already"));
+    }
+    (*session)->life.anonymous = false;
+  }
+  auto below = PushLayer(session->get());
+  if (!below.ok()) return below.status();
+  absl::MutexLock lock(&mu_);
+  SessionRecord record = *catalog_.FindSession(*name);
+  SnapshotRecord snapshot;
+  snapshot.name = *snap;
+  snapshot.generation = (*session)->generation;
+  snapshot.layers = *std::move(below);
+  snapshot.time = Now();
+  snapshot.reads = (*session)->reads.Snapshot();
+  record.snapshots.push_back(std::move(snapshot));
+  if (absl::Status s = SaveSession(record, /*sync=*/true); !s.ok()) return s;
+  return Json{{"session", *name},
+              {"snapshot", *snap},
+              {"generation", record.generation}};
+}
+
+absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
+  auto name = Name(params, "session");
+  auto snap = Name(params, "name");
+  if (!name.ok()) return name.status();
+  if (!snap.ok()) return snap.status();
+  auto record = TakeRecord(*name, Flag(params, "force"));
+  if (!record.ok()) return record.status();
+  auto give_back = absl::MakeCleanup([&] {
+    ReturnRecord(*name);
+    Reclaim();
+  });
+  const auto it = std::find_if(
+      record->snapshots.begin(), record->snapshots.end(),
+      [&](const SnapshotRecord& s) { return s.name == *snap; });
+  if (it == record->snapshots.end()) return NoSnapshot(*name, *snap);
+  auto layer = store_->NewLayerId();
+  if (!layer.ok()) return layer.status();
+  record->generation = it->generation;
+  record->layers = it->layers;
+  record->layers.push_back(*layer);
+  record->reads = it->reads;
+  record->marked.clear();
+  record->snapshots.erase(it + 1, record->snapshots.end());
+  absl::MutexLock lock(&mu_);
+  if (absl::Status s = SaveSession(*record, /*sync=*/true); !s.ok()) return s;
+  return SessionJson(*record);
+}
+
+absl::StatusOr<Json> EngineImpl::Clone(const Json& params) {
+  auto source = ParseSource(Text(params, "source"));
+  auto name = Name(params, "name");
+  if (!source.ok()) return source.status();
+  if (!name.ok()) return name.status();
+  SessionRecord clone;
+  clone.name = *name;
+  clone.created = clone.last_used = Now();
+  auto layer = store_->NewLayerId();
+  if (!layer.ok()) return layer.status();
+  std::shared_ptr<Session> session;
+  auto release = absl::MakeCleanup([&] {
+    if (session != nullptr) Release(session);
+  });
+  if (source->snapshot.empty()) {
+    auto acquired = Acquire(source->session, Missing::kFail, false, false);
+    if (!acquired.ok()) return acquired.status();
+    session = *std::move(acquired);
+    absl::MutexLock gate(&session->gate);
+    auto below = PushLayer(session.get());
+    if (!below.ok()) return below.status();
+    clone.layers = *std::move(below);
+    clone.generation = session->generation;
+    clone.reads = session->reads.Snapshot();
+    clone.changed_bytes = session->stack->ChangedBytes();
+  }
+  absl::MutexLock lock(&mu_);
+  const SessionRecord* from = catalog_.FindSession(source->session);
+  if (from == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no session ", source->session));
+  }
+  if (!source->snapshot.empty()) {
+    const SnapshotRecord* snapshot =
+        Catalog::FindSnapshot(*from, source->snapshot);
+    if (snapshot == nullptr) {
+      return NoSnapshot(source->session, source->snapshot);
+    }
+    clone.layers = snapshot->layers;
+    clone.generation = snapshot->generation;
+    clone.reads = snapshot->reads;
+    clone.changed_bytes = from->changed_bytes;
+  }
+  if (catalog_.FindSession(*name) != nullptr || live_.contains(*name)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("there is a session ", *name, " already"));
+  }
+  clone.files = from->files;
+  clone.ever_written = true;
+  clone.layers.push_back(*layer);
+  if (absl::Status s = SaveSession(clone, /*sync=*/true); !s.ok()) return s;
+  return SessionJson(clone);
+}
+
+absl::StatusOr<Json> EngineImpl::Rm(const Json& params) {
+  auto source = ParseSource(Text(params, "session"));
+  if (!source.ok()) return source.status();
+  auto reclaim = absl::MakeCleanup([&] { Reclaim(); });
+  if (!source->snapshot.empty()) {
+    absl::MutexLock lock(&mu_);
+    const SessionRecord* known = catalog_.FindSession(source->session);
+    if (known == nullptr ||
+        Catalog::FindSnapshot(*known, source->snapshot) == nullptr) {
+      return NoSnapshot(source->session, source->snapshot);
+    }
+    SessionRecord record = *known;
+    std::erase_if(record.snapshots, [&](const SnapshotRecord& s) {
+      return s.name == source->snapshot;
+    });
+    if (absl::Status s = SaveSession(std::move(record), true); !s.ok()) {
+      return s;
+    }
+  } else {
+    auto record = TakeRecord(source->session, Flag(params, "force"));
+    if (!record.ok()) return record.status();
+    auto give_back =
+        absl::MakeCleanup([&] { ReturnRecord(source->session); });
+    absl::MutexLock lock(&mu_);
+    if (absl::Status s = DropSession(source->session); !s.ok()) return s;
+  }
+  return Json{{"removed", Text(params, "session")}};
+}
+
+absl::StatusOr<Json> EngineImpl::Log(const Json&) {
+  absl::MutexLock lock(&mu_);
+  Json generations = Json::array();
+  const auto add = [&](Generation number, const GenerationRecord* record) {
+    mu_.AssertHeld();
+    Json tags = Json::array();
+    for (const auto& [tag, generation] : catalog_.tags()) {
+      if (generation == number) tags.push_back(tag);
+    }
+    Json entry = {{"generation", number},
+                  {"tags", std::move(tags)},
+                  {"pinned_by", catalog_.PinnedBy(number)}};
+    if (record != nullptr) {
+      entry["time"] = record->time;
+      entry["session"] = record->session;
+      entry["blocks"] = record->blocks;
+      entry["applied"] = record->applied;
+      static const char* const kKinds[] = {"commit", "revert", "adopt"};
+      entry["kind"] = kKinds[static_cast<size_t>(record->kind)];
+    }
+    generations.push_back(std::move(entry));
+  };
+  const Generation oldest = catalog_.OldestNeeded(options_.history);
+  if (!catalog_.generations().contains(oldest)) add(oldest, nullptr);
+  for (const auto& [number, record] : catalog_.generations()) {
+    add(number, &record);
+  }
+  return Json{{"generations", std::move(generations)}};
+}
+
+absl::StatusOr<Json> EngineImpl::Tag(const Json& params) {
+  const std::string name = Text(params, "name");
+  if (!IsValidTag(name)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", name,
+        "' is no tag: letters, digits, '.', '_' and '-', at most 64, not all "
+        "digits and not 'latest'"));
+  }
+  std::string point = "latest";
+  if (const auto it = params.find("generation"); it != params.end()) {
+    point = it->is_string() ? it->get<std::string>() : it->dump();
+  }
+  absl::MutexLock lock(&mu_);
+  if (catalog_.tags().contains(name)) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "there is a tag ", name, " already; `ext2cow untag` removes it"));
+  }
+  auto generation = FindPoint(point);
+  if (!generation.ok()) return generation.status();
+  rocksdb::WriteBatch batch;
+  batch.Put(TagKey(name), EncodeTag(*generation));
+  if (absl::Status s = store_->Write(&batch, /*sync=*/true); !s.ok()) return s;
+  catalog_.PutTag(name, *generation);
+  return Json{{"tag", name}, {"generation", *generation}};
+}
+
+absl::StatusOr<Json> EngineImpl::Untag(const Json& params) {
+  const std::string name = Text(params, "name");
+  {
+    absl::MutexLock lock(&mu_);
+    if (!catalog_.tags().contains(name)) {
+      return absl::NotFoundError(absl::StrCat("there is no tag ", name));
+    }
+    rocksdb::WriteBatch batch;
+    batch.Delete(TagKey(name));
+    if (absl::Status s = store_->Write(&batch, /*sync=*/true); !s.ok()) {
+      return s;
+    }
+    catalog_.RemoveTag(name);
+  }
+  return Json{{"removed", name}};
+}
+
+absl::StatusOr<Json> EngineImpl::Gc(const Json&) {
+  absl::MutexLock commit(&commit_mu_);
+  auto before = store_->files().FreeBytes();
+  if (pending_ == nullptr) {
+    absl::MutexLock lock(&mu_);
+    rocksdb::WriteBatch batch;
+    const Generation oldest = StageOldGenerations(&batch);
+    if (absl::Status s = store_->Write(&batch, /*sync=*/true); !s.ok()) {
+      return s;
+    }
+    ForgetOldGenerations(oldest);
+  }
+  Reclaim();
+  auto after = store_->files().FreeBytes();
+  if (!before.ok()) return before.status();
+  if (!after.ok()) return after.status();
+  absl::MutexLock lock(&mu_);
+  return Json{{"freed_bytes", *after > *before ? *after - *before : 0},
+              {"oldest_generation", catalog_.OldestNeeded(options_.history)}};
+}
+
+absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
+  absl::MutexLock commit(&commit_mu_);
+  if (device_ == nullptr) {
+    return absl::FailedPreconditionError(
+        "this needs the image: name it with --image");
+  }
+  auto now = ReadSuperblock(*device_);
+  if (!now.ok()) return now.status();
+  absl::MutexLock lock(&mu_);
+  IdentityRecord identity = catalog_.identity();
+  if (UuidOf(*now) != identity.uuid) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "this is another image (", UuidOf(*now), "): the store belongs to ",
+        identity.uuid));
+  }
+  if (!live_.empty()) {
+    return absl::FailedPreconditionError(
+        "sessions are connected: stop their clients first");
+  }
+  if (*now == identity.superblock && pending_ == nullptr) {
+    return Json{{"result", "unchanged"}, {"generation", identity.newest}};
+  }
+  GenerationRecord generation;
+  generation.number = ++identity.newest;
+  generation.kind = GenerationRecord::Kind::kAdopt;
+  generation.time = Now();
+  generation.applied = true;
+  identity.adopted = generation.number;
+  identity.size = device_->size();
+  identity.superblock = identity.superblock_before = *now;
+  rocksdb::WriteBatch batch;
+  std::vector<SessionRecord> moved;
+  Json stale = Json::array();
+  for (const auto& [name, record] : catalog_.sessions()) {
+    if (record.changed_bytes > 0 || !record.snapshots.empty()) {
+      stale.push_back(name);
+      continue;
+    }
+    SessionRecord clean = record;
+    clean.generation = generation.number;
+    clean.reads.clear();
+    clean.marked.clear();
+    batch.Put(SessionKey(name), EncodeSession(clean));
+    moved.push_back(std::move(clean));
+  }
+  std::vector<GenerationRecord> settled;
+  for (const auto& [number, record] : catalog_.generations()) {
+    if (record.applied) continue;
+    GenerationRecord done = record;  // what is there is what was adopted
+    done.applied = true;
+    done.source_layers.clear();
+    batch.Put(GenerationKey(number), EncodeGeneration(done));
+    DeletePieces(&batch, number);
+    settled.push_back(std::move(done));
+  }
+  batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
+  batch.Put(IdentityKey(), EncodeIdentity(identity));
+  if (absl::Status s = store_->Write(&batch, /*sync=*/true); !s.ok()) return s;
+  for (SessionRecord& record : moved) catalog_.PutSession(std::move(record));
+  for (auto& record : settled) catalog_.PutGeneration(std::move(record));
+  catalog_.PutGeneration(generation);
+  catalog_.PutIdentity(identity);
+  pending_ = nullptr;
+  image_->ClearRedo();
+  image_status_ = absl::OkStatus();
+  return Json{{"result", "adopted"},
+              {"generation", generation.number},
+              {"stale_sessions", std::move(stale)}};
+}
+
+absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
+                                         const Json& params,
+                                         Progress progress) {
+  if (!params.is_object() && !params.is_null()) {
+    return absl::InvalidArgumentError("params must be an object");
+  }
+  const Json args = params.is_null() ? Json::object() : params;
+  if (method == "commit") {
+    CommitRequest request;
+    auto name = Name(args, "session");
+    if (!name.ok()) return name.status();
+    request.session = *name;
+    request.isolation = options_.isolation;
+    if (const std::string word = Text(args, "isolation"); !word.empty()) {
+      const auto isolation = ParseIsolation(word);
+      if (!isolation) return absl::InvalidArgumentError("isolation: " + word);
+      request.isolation = *isolation;
+    }
+    if (const std::string word = Text(args, "on_conflict"); !word.empty()) {
+      const auto rule = ParseOnConflict(word);
+      if (!rule) return absl::InvalidArgumentError("on_conflict: " + word);
+      request.on_conflict = *rule;
+    }
+    request.dry_run = Flag(args, "dry_run");
+    request.force = Flag(args, "force");
+    return Commit(request, progress);
+  }
+  using Command = absl::StatusOr<Json> (EngineImpl::*)(const Json&);
+  static const auto* const commands = new std::map<std::string, Command>{
+      {"ls", &EngineImpl::Ls},
+      {"info", &EngineImpl::Info},
+      {"create", &EngineImpl::Create},
+      {"snapshot", &EngineImpl::Snapshot},
+      {"rollback", &EngineImpl::Rollback},
+      {"clone", &EngineImpl::Clone},
+      {"rm", &EngineImpl::Rm},
+      {"log", &EngineImpl::Log},
+      {"tag", &EngineImpl::Tag},
+      {"untag", &EngineImpl::Untag},
+      {"gc", &EngineImpl::Gc},
+      {"adopt", &EngineImpl::Adopt}};
+  const auto command = commands->find(method);
+  if (command == commands->end()) {
+    return absl::UnimplementedError(
+        absl::StrCat("there is no command ", method));
+  }
+  return (this->*command->second)(args);
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,577 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A commit (DESIGN section 7), one at a time under commit_mu_:
+//
+//   step      durable when it ends                the session is on
+//   freeze    its layers, frozen; a new one       its generation
+//   check                                         the newest generation
+//   plan                                          "
+//   record    undo, pieces; then their names      the one that it makes
+//   apply     the image, then "applied"           ", without its old layers
+#include <algorithm>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "replay/engine_impl.h"
+#include "replay/image_check.h"
+
+namespace ext2cow {
+namespace {
+
+BlockSets WrittenBlocks(const std::map<SpaceId, SpaceChanges>& changes) {
+  BlockSets sets;
+  for (const auto& [inode, change] : changes) {
+    BlockSet& set = sets[inode];
+    set.Union(change.written);
+    set.Union(change.zeroed);
+    set.Union(change.discarded);
+  }
+  return sets;
+}
+
+void Subtract(std::map<SpaceId, SpaceChanges>* changes,
+              const BlockSets& dropped) {
+  for (const auto& [inode, set] : dropped) {
+    SpaceChanges& change = (*changes)[inode];
+    change.written.Subtract(set);
+    change.zeroed.Subtract(set);
+    change.discarded.Subtract(set);
+  }
+}
+
+const char* KindName(Conflict::Kind kind) {
+  return kind == Conflict::Kind::kWriteWrite ? "write-write" : "read-write";
+}
+
+nlohmann::json CommitJson(const std::string& result, const std::string& session,
+                          const GenerationRecord& generation) {
+  nlohmann::json files = nlohmann::json::array();
+  for (const GenerationRecord::File& file : generation.files) {
+    files.push_back({{"path", file.path}, {"blocks", file.blocks}});
+  }
+  return {{"result", result},
+          {"session", session},
+          {"generation", generation.number},
+          {"blocks", generation.blocks},
+          {"bytes", generation.bytes},
+          {"files", std::move(files)}};
+}
+
+}  // namespace
+
+nlohmann::json EngineImpl::ConflictJson(
+    const std::string& session, Generation base,
+    const std::vector<Conflict>& conflicts,
+    const std::map<SpaceId, std::string>& paths) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Conflict& conflict : conflicts) {
+    const auto path = paths.find(conflict.inode);
+    list.push_back(
+        {{"path", path == paths.end()
+                      ? absl::StrCat("inode ", conflict.inode)
+                      : path->second},
+         {"start", conflict.blocks.first * kBlockSize},
+         {"length", conflict.blocks.count * kBlockSize},
+         {"kind", KindName(conflict.kind)},
+         {"generation", conflict.generation},
+         {"by", conflict.by}});
+  }
+  return {{"result", "conflict"},
+          {"session", session},
+          {"base_generation", base},
+          {"conflicts", std::move(list)}};
+}
+
+absl::Status EngineImpl::ReadyToCommit() {
+  if (device_ == nullptr) {
+    return absl::FailedPreconditionError(
+        "this needs the image: name it with --image");
+  }
+  if (options_.read_only || !device_->writable()) {
+    return absl::FailedPreconditionError(
+        "the image is open read-only: nothing can be committed to it");
+  }
+  if (!device_->can_flush()) {
+    return absl::FailedPreconditionError(
+        "what holds the image can't flush: a commit would not be safe there");
+  }
+  if (absl::Status status = ImageStatus(); !status.ok()) return status;
+  if (pending_ != nullptr) {
+    if (absl::Status status = ApplyPending(nullptr); !status.ok()) {
+      return absl::Status(
+          status.code(),
+          absl::StrCat("commit ", pending_->generation,
+                       " is recorded but not yet applied to the image, and "
+                       "applying it failed again: ",
+                       status.message()));
+    }
+  }
+  auto now = ReadSuperblock(*device_);
+  if (!now.ok()) return now.status();
+  absl::MutexLock lock(&mu_);
+  if (*now != catalog_.identity().superblock) {
+    image_status_ = DescribeChange(catalog_.identity().superblock, *now);
+  }
+  return image_status_;
+}
+
+absl::StatusOr<EngineImpl::Frozen> EngineImpl::Freeze(Session* session,
+                                                      bool dry_run) {
+  if (absl::Status s = session->stack->Flush(); !s.ok()) return s;
+  Frozen frozen;
+  std::vector<LayerId> layers;
+  {
+    absl::MutexLock gate(&session->gate);
+    for (const auto& [inode, file] : session->files) {
+      frozen.paths[inode] = file.path;
+    }
+    if (session->stack->ChangedBytes() == 0) return frozen;
+    if (!dry_run && session->written_since_freeze) {
+      auto below = PushLayer(session);
+      if (!below.ok()) return below.status();
+      layers = *std::move(below);
+    } else {
+      if (absl::Status s = session->stack->Flush(); !s.ok()) return s;
+      layers = session->stack->layers();
+      if (!dry_run) layers.pop_back();
+    }
+  }
+  {
+    absl::MutexLock lock(&mu_);
+    if (const SessionRecord* record = catalog_.FindSession(session->name())) {
+      frozen.paths.insert(record->files.begin(), record->files.end());
+    }
+  }
+  auto stack = Stack::Open(store_.get(), layers, {.read_only = true});
+  if (!stack.ok()) return stack.status();
+  frozen.stack = *std::move(stack);
+  frozen.changes = frozen.stack->Changes();
+  return frozen;
+}
+
+absl::Status EngineImpl::Judge(const CommitRequest& request, bool connected,
+                               Verdict* verdict) {
+  if (verdict->conflicts.empty()) return absl::OkStatus();
+  if (request.on_conflict == OnConflict::kFail) {
+    verdict->refused = true;
+    return absl::OkStatus();
+  }
+  const BlockSets read_write =
+      ConflictBlocks(verdict->conflicts, Conflict::Kind::kReadWrite);
+  if (request.on_conflict == OnConflict::kOurs) {
+    if (connected && !read_write.empty()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "session ", request.session,
+          " is connected and has read blocks that changed since: close its "
+          "connections, or --force cuts them off"));
+    }
+    return absl::OkStatus();
+  }
+  if (!read_write.empty()) {
+    std::erase_if(verdict->conflicts, [](const Conflict& conflict) {
+      return conflict.kind != Conflict::Kind::kReadWrite;
+    });
+    verdict->refused = true;
+    return absl::OkStatus();
+  }
+  if (connected) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "session ", request.session,
+        " is connected, and its clients know the blocks that would give way: "
+        "close its connections, or --force cuts them off"));
+  }
+  verdict->dropped =
+      ConflictBlocks(verdict->conflicts, Conflict::Kind::kWriteWrite);
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::MoveTo(Session* session, Generation generation) {
+  if (session->generation == generation) return absl::OkStatus();
+  std::map<SpaceId, ServedFile> served;
+  for (const auto& [inode, file] : session->files) {
+    auto moved = maps_->File(generation, inode);
+    if (!moved.ok()) return moved.status();
+    served[inode] = *std::move(moved);
+  }
+  for (auto& [inode, file] : served) {
+    session->files[inode].served = std::move(file);
+  }
+  session->generation = generation;
+  absl::MutexLock lock(&mu_);
+  Repin(session, generation);
+  if (!session->persisted) return absl::OkStatus();
+  // Not synced: after a crash the old generation does as well, and it stays
+  // readable until a synced batch follows.
+  return SaveSession(RecordOf(*session), /*sync=*/false);
+}
+
+absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
+    Session* session, const CommitRequest& request) {
+  Verdict verdict;
+  absl::MutexLock gate(&session->gate);
+  const BlockSets writes = WrittenBlocks(session->stack->Changes());
+  const BlockSets reads = session->reads.Snapshot();
+  Generation newest;
+  bool connected, read_changed;
+  {
+    absl::MutexLock lock(&mu_);
+    const auto later = catalog_.Later(session->generation);
+    newest = catalog_.identity().newest;
+    connected = session->life.connections > 0;
+    verdict.conflicts = FindConflicts(reads, writes, later, request.isolation);
+    read_changed = request.isolation == Isolation::kSnapshot &&
+                   !FindConflicts(reads, {}, later, Isolation::kSerializable)
+                        .empty();
+  }
+  if (absl::Status s = Judge(request, connected, &verdict); !s.ok()) return s;
+  if (verdict.refused || request.dry_run) return verdict;
+  if (read_changed && connected) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "session ", session->name(),
+        " is connected and has read blocks that changed since: under snapshot "
+        "isolation it can be committed once its connections are closed, or "
+        "with --force, which cuts them off"));
+  }
+  // What conflicts is overridden or dropped by the commit point, not before: until
+  // then the session stays where it is, and nobody joins it.
+  if (!connected && !verdict.conflicts.empty()) {
+    absl::MutexLock lock(&mu_);
+    if (session->life.connections == 0) {
+      taken_.insert(session->name());
+      return verdict;
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        "session ", session->name(), " was connected meanwhile: try again"));
+  }
+  if (absl::Status s = MoveTo(session, newest); !s.ok()) return s;
+  return verdict;
+}
+
+absl::StatusOr<Plan> EngineImpl::PlanCommit(Session* session,
+                                            const Frozen& frozen,
+                                            const BlockSets& dropped) {
+  Generation newest;
+  {
+    absl::MutexLock lock(&mu_);
+    newest = catalog_.identity().newest;
+  }
+  auto changes = frozen.changes;
+  Subtract(&changes, dropped);
+  std::vector<FileChange> files;
+  std::map<SpaceId, std::shared_ptr<const FileMap>> maps;
+  for (auto& [inode, change] : changes) {
+    auto file = maps_->File(newest, inode);
+    if (!file.ok()) return file.status();
+    if (!file->read_only_reason.empty()) {
+      return absl::FailedPreconditionError(file->read_only_reason);
+    }
+    maps[inode] = file->map;
+    files.push_back({file->map, std::move(change.written),
+                     std::move(change.zeroed), std::move(change.discarded)});
+  }
+  const View view(image_.get(), newest);
+  (void)session;
+  return MakePlan(
+      view, files,
+      [&](SpaceId inode, uint64_t offset, void* buffer, size_t length) {
+        return frozen.stack->Read(
+            inode, offset, buffer, length,
+            [&](uint64_t at, void* to, size_t n) {
+              return maps.at(inode)->Read(view, at, to, n);
+            });
+      },
+      absl::ToTimeT(absl::Now()));
+}
+
+absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
+    const CommitRecord& record, const Plan& plan,
+    GenerationRecord* generation) {
+  BlockSet blocks = ChangedBlocks(record);
+  BlockSet fresh;  // in use in no generation that can be read
+  for (const ByteRange& range : plan.allocated) {
+    const uint64_t first = (range.offset + kBlockSize - 1) / kBlockSize;
+    const uint64_t end = range.end() / kBlockSize;
+    if (first < end) fresh.AddRange({first, end - first});
+  }
+  {
+    absl::MutexLock lock(&mu_);
+    if (!catalog_.NewestNeededBeside(generation->session, options_.history)) {
+      pins_held_ = true;  // until Publish: nobody opens what can't be undone
+      return nullptr;
+    }
+    for (const GenerationRecord* later :
+         catalog_.Later(catalog_.OldestNeeded(options_.history))) {
+      fresh.Subtract(later->freed);
+    }
+  }
+  blocks.Subtract(fresh);
+  auto layer = store_->NewLayerId();
+  if (!layer.ok()) return layer.status();
+  auto undo = Stack::Open(store_.get(), {*layer}, {});
+  if (!undo.ok()) return undo.status();
+  const View view(image_.get(), record.generation - 1);
+  std::string buffer;
+  const auto none = [](uint64_t, void*, size_t) {
+    return absl::InternalError("an undo block was written in part");
+  };
+  for (BlockRange run : blocks.Runs()) {
+    while (run.count > 0) {
+      const uint64_t n = std::min<uint64_t>(run.count, 256);
+      const uint64_t offset = run.first * kBlockSize;
+      buffer.assign(n * kBlockSize, '\0');
+      const size_t in_image =
+          std::min<uint64_t>(buffer.size(), view.size() - offset);
+      absl::Status s = view.Read(offset, buffer.data(), in_image);
+      if (s.ok()) {
+        s = (*undo)->Write(kPhysicalSpace, offset, buffer.data(), buffer.size(),
+                           none);
+      }
+      if (!s.ok()) return s;
+      run = {run.first + n, run.count - n};
+    }
+  }
+  if (absl::Status s = (*undo)->Flush(); !s.ok()) return s;
+  generation->undo = *layer;
+  return std::shared_ptr<Stack>(*std::move(undo));
+}
+
+absl::StatusOr<GenerationRecord> EngineImpl::Record(Session* session,
+                                                    const Frozen& frozen,
+                                                    const BlockSets& dropped,
+                                                    Plan* plan) {
+  GenerationRecord generation;
+  generation.time = absl::ToUnixSeconds(absl::Now());
+  generation.session = session->name();
+  generation.writes = WrittenBlocks(frozen.changes);
+  for (const auto& [inode, set] : dropped) generation.writes[inode].Subtract(set);
+  for (const auto& [inode, set] : generation.writes) {
+    const auto path = frozen.paths.find(inode);
+    generation.files.push_back(
+        {inode, path == frozen.paths.end() ? "" : path->second, set.Count()});
+  }
+  generation.blocks = CountBlocks(generation.writes);
+  generation.bytes = generation.blocks * kBlockSize;
+  generation.source_layers = frozen.stack->layers();
+  for (const ByteRange& range : plan->freed) {
+    generation.freed.AddRange(Covering(range.offset, range.length));
+  }
+  {
+    absl::MutexLock lock(&mu_);
+    generation.number = catalog_.identity().newest + 1;
+  }
+  auto record = std::make_shared<const CommitRecord>(
+      MakeCommitRecord(generation.number, plan, frozen.stack));
+  auto undo = WriteUndo(*record, *plan, &generation);
+  if (!undo.ok()) return undo.status();
+  auto pieces = WritePieces(store_.get(), *record);
+  if (!pieces.ok()) return pieces.status();
+  generation.redo_pieces = *pieces;
+  absl::Status status =
+      Publish(session, generation, record, *std::move(undo), *plan);
+  if (!status.ok()) return status;
+  return generation;
+}
+
+absl::Status EngineImpl::Publish(Session* session,
+                                 const GenerationRecord& generation,
+                                 std::shared_ptr<const CommitRecord> record,
+                                 std::shared_ptr<Stack> undo,
+                                 const Plan& plan) {
+  absl::MutexLock gate(&session->gate);
+  {
+    absl::MutexLock lock(&mu_);
+    IdentityRecord identity = catalog_.identity();
+    identity.newest = generation.number;
+    if (undo == nullptr) identity.oldest = generation.number;
+    identity.superblock_before = record->superblock_before;
+    identity.superblock = record->superblock_after;
+    SessionRecord moved = RecordOf(*session);
+    moved.generation = generation.number;
+    rocksdb::WriteBatch batch;
+    batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
+    batch.Put(IdentityKey(), EncodeIdentity(identity));
+    batch.Put(SessionKey(moved.name), EncodeSession(moved));
+    absl::Status status = store_->Write(&batch, /*sync=*/true);
+    if (!status.ok()) return status;
+    catalog_.PutGeneration(generation);
+    catalog_.PutIdentity(std::move(identity));
+    catalog_.PutSession(std::move(moved));
+  }
+  // The commit point is behind us: nothing below can fail it.
+  if (undo != nullptr) image_->PublishUndo(generation.number, std::move(undo));
+  image_->SetRedo(generation.number, MakeRedo(record));
+  maps_->Advance(generation.number, plan.new_maps);
+  pending_ = std::move(record);
+  absl::Status status = MoveTo(session, generation.number);
+  absl::MutexLock lock(&mu_);
+  if (session->life.connections > 0) {
+    session->reads.Add(generation.writes);
+  } else {
+    session->reads.Clear();
+  }
+  pins_held_ = false;
+  return status;
+}
+
+Generation EngineImpl::StageOldGenerations(rocksdb::WriteBatch* batch) {
+  const Generation oldest = catalog_.OldestNeeded(options_.history);
+  IdentityRecord identity = catalog_.identity();
+  identity.oldest = std::max(identity.oldest, oldest);
+  batch->Put(IdentityKey(), EncodeIdentity(identity));
+  catalog_.PutIdentity(std::move(identity));
+  for (const auto& [number, record] : catalog_.generations()) {
+    if (number < oldest) batch->Delete(GenerationKey(number));
+    if (number == oldest && record.undo != 0) {
+      GenerationRecord stripped = record;
+      stripped.undo = 0;
+      batch->Put(GenerationKey(number), EncodeGeneration(stripped));
+    }
+  }
+  return oldest;
+}
+
+void EngineImpl::ForgetOldGenerations(Generation oldest) {
+  std::vector<GenerationRecord> stripped;
+  std::vector<Generation> gone;
+  for (const auto& [number, record] : catalog_.generations()) {
+    if (number < oldest) gone.push_back(number);
+    if (number == oldest && record.undo != 0) stripped.push_back(record);
+  }
+  for (Generation number : gone) catalog_.RemoveGeneration(number);
+  for (GenerationRecord& record : stripped) {
+    record.undo = 0;
+    catalog_.PutGeneration(std::move(record));
+  }
+  if (image_ != nullptr) image_->DropUndoBefore(oldest);
+  if (maps_ != nullptr) maps_->DropBefore(oldest);
+}
+
+absl::Status EngineImpl::MarkApplied() {
+  const Generation number = pending_->generation;
+  std::shared_ptr<Session> live;
+  GenerationRecord generation;
+  {
+    absl::MutexLock lock(&mu_);
+    generation = catalog_.generations().at(number);
+    const auto it = live_.find(generation.session);
+    if (it != live_.end() && !it->second->life.busy) live = it->second;
+  }
+  const std::vector<LayerId> sources =
+      std::exchange(generation.source_layers, {});
+  generation.applied = true;
+  generation.redo_pieces = 0;
+  if (live != nullptr) live->gate.Lock();
+  auto unlock = absl::MakeCleanup([&] {
+    if (live != nullptr) live->gate.Unlock();
+  });
+  absl::MutexLock lock(&mu_);
+  rocksdb::WriteBatch batch;
+  DeletePieces(&batch, number);
+  IdentityRecord identity = catalog_.identity();
+  identity.superblock_before = identity.superblock;
+  catalog_.PutIdentity(std::move(identity));
+  batch.Put(GenerationKey(number), EncodeGeneration(generation));
+  SessionRecord session;
+  const SessionRecord* known = catalog_.FindSession(generation.session);
+  const bool drop = known != nullptr && known->layers.size() > sources.size() &&
+                    std::equal(sources.begin(), sources.end(),
+                               known->layers.begin());
+  if (drop) {
+    session = *known;
+    session.layers.erase(session.layers.begin(),
+                         session.layers.begin() +
+                             static_cast<std::ptrdiff_t>(sources.size()));
+    batch.Put(SessionKey(session.name), EncodeSession(session));
+  }
+  catalog_.PutGeneration(generation);
+  const Generation oldest = StageOldGenerations(&batch);
+  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  if (!status.ok()) return status;
+  image_->ClearRedo();
+  if (drop) {
+    if (live != nullptr) live->stack->DropOldest(session.layers.size());
+    catalog_.PutSession(std::move(session));
+  }
+  ForgetOldGenerations(oldest);
+  pending_ = nullptr;
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::ApplyPending(const Progress& progress) {
+  absl::Status status = Apply(device_, *pending_, progress);
+  if (status.ok()) status = MarkApplied();
+  if (status.ok()) Reclaim();
+  return status;
+}
+
+absl::StatusOr<nlohmann::json> EngineImpl::Commit(const CommitRequest& request,
+                                                  const Progress& progress) {
+  if (request.force && !request.dry_run) {
+    auto record = TakeRecord(request.session, /*force=*/true);
+    if (!record.ok()) return record.status();
+    ReturnRecord(request.session);
+  }
+  absl::MutexLock commit(&commit_mu_);
+  if (absl::Status s = ReadyToCommit(); !s.ok()) return s;
+  auto acquired = Acquire(request.session, Missing::kFail, false, false);
+  if (!acquired.ok()) return acquired.status();
+  const std::shared_ptr<Session> session = *std::move(acquired);
+  auto release = absl::MakeCleanup([&] {
+    ReturnRecord(session->name());
+    Release(session);
+  });
+  auto frozen = Freeze(session.get(), request.dry_run);
+  if (!frozen.ok()) return frozen.status();
+  if (frozen->stack == nullptr) {
+    return Json{{"result", "empty"}, {"session", session->name()}};
+  }
+  Generation base;
+  {
+    absl::ReaderMutexLock gate(&session->gate);
+    base = session->generation;
+  }
+  auto verdict = CheckAndMove(session.get(), request);
+  if (!verdict.ok()) return verdict.status();
+  if (verdict->refused) {
+    return ConflictJson(session->name(), base, verdict->conflicts,
+                        frozen->paths);
+  }
+  auto plan = PlanCommit(session.get(), *frozen, verdict->dropped);
+  if (!plan.ok()) return plan.status();
+  if (request.dry_run) {
+    GenerationRecord would;
+    BlockSets writes = WrittenBlocks(frozen->changes);
+    for (auto& [inode, set] : writes) {
+      const auto dropped = verdict->dropped.find(inode);
+      if (dropped != verdict->dropped.end()) set.Subtract(dropped->second);
+      would.files.push_back({inode, frozen->paths[inode], set.Count()});
+    }
+    would.blocks = CountBlocks(writes);
+    would.bytes = would.blocks * kBlockSize;
+    absl::MutexLock lock(&mu_);
+    would.number = catalog_.identity().newest + 1;
+    return CommitJson("would-commit", session->name(), would);
+  }
+  auto generation =
+      Record(session.get(), *frozen, verdict->dropped, &*plan);
+  {
+    absl::MutexLock lock(&mu_);
+    pins_held_ = false;
+  }
+  if (!generation.ok()) return generation.status();
+  if (absl::Status s = ApplyPending(progress); !s.ok()) {
+    return absl::Status(
+        s.code(),
+        absl::StrCat("session ", session->name(), " is committed as generation ",
+                     generation->number,
+                     " and reads show it, but writing it to the image failed; "
+                     "the next commit and the next start try again: ",
+                     s.message()));
+  }
+  return CommitJson("committed", session->name(), *generation);
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,395 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What an NBD connection reads and writes: a session's file, or the image or a
+// file of it at some point, read-only.
+#include <algorithm>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "replay/engine_impl.h"
+
+namespace ext2cow {
+namespace {
+
+constexpr size_t kPrefetchBytes = 1 << 20;
+
+absl::Status ReadOnlyError() {
+  return absl::PermissionDeniedError("this export is read-only");
+}
+
+class SessionConnection : public Connection {
+ public:
+  SessionConnection(EngineImpl* engine, std::shared_ptr<Session> session,
+                    SpaceId inode, const ServedFile& file, bool read_only,
+                    bool multi_conn)
+      : engine_(engine),
+        session_(std::move(session)),
+        inode_(inode),
+        size_(file.map->size()),
+        writable_(!read_only && file.read_only_reason.empty()),
+        multi_conn_(multi_conn) {}
+  ~SessionConnection() override { Close(); }
+
+  uint64_t size() const override { return size_; }
+  bool writable() const override { return writable_; }
+  bool multi_conn() const override { return multi_conn_; }
+  std::string description() const override {
+    return absl::StrCat("session ", session_->name());
+  }
+
+  absl::Status Read(uint64_t offset, void* buffer, size_t length) override {
+    return session_->Read(inode_, offset, buffer, length);
+  }
+  absl::Status Write(uint64_t offset, const void* buffer,
+                     size_t length) override {
+    if (!writable_) return ReadOnlyError();
+    return session_->Write(inode_, offset, buffer, length);
+  }
+  absl::Status Zero(uint64_t offset, uint64_t length, ZeroKind kind) override {
+    if (!writable_) return ReadOnlyError();
+    return session_->Zero(inode_, offset, length, kind);
+  }
+  absl::Status Flush() override { return session_->Flush(); }
+  absl::Status Prefetch(uint64_t offset, uint64_t length) override {
+    std::string buffer(std::min<uint64_t>(length, kPrefetchBytes), '\0');
+    for (uint64_t at = offset; at < offset + length; at += buffer.size()) {
+      absl::Status status = Read(
+          at, buffer.data(), std::min(buffer.size(), offset + length - at));
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+  absl::Status Extents(
+      uint64_t offset, uint64_t length,
+      absl::FunctionRef<bool(ByteRange, Extent)> visit) override {
+    return session_->Describe(inode_, offset, length,
+                              [&](ByteRange range, Session::Extent extent) {
+                                return visit(range, static_cast<Extent>(extent));
+                              });
+  }
+  void Close() override {
+    if (!closed_.exchange(true)) engine_->Leave(session_);
+  }
+
+ private:
+  EngineImpl* const engine_;
+  const std::shared_ptr<Session> session_;
+  const SpaceId inode_;
+  const uint64_t size_;
+  const bool writable_;
+  const bool multi_conn_;
+  std::atomic<bool> closed_{false};
+};
+
+// A point's image, a file of it, or a snapshot's file.
+class PointConnection : public Connection {
+ public:
+  struct What {
+    Generation generation = 0;
+    std::shared_ptr<const FileMap> map;  // null: the whole image
+    std::unique_ptr<Stack> stack;        // null: no snapshot
+    std::vector<LayerId> layers;
+    SpaceId inode = 0;
+    bool multi_conn = true;
+    std::string description;
+  };
+  PointConnection(EngineImpl* engine, What what)
+      : engine_(engine),
+        view_(&engine->image(), what.generation),
+        what_(std::move(what)) {}
+  ~PointConnection() override { Close(); }
+
+  uint64_t size() const override {
+    return what_.map == nullptr ? view_.size() : what_.map->size();
+  }
+  bool writable() const override { return false; }
+  bool multi_conn() const override { return what_.multi_conn; }
+  std::string description() const override { return what_.description; }
+
+  absl::Status Read(uint64_t offset, void* buffer, size_t length) override {
+    if (absl::Status s = engine_->ImageStatus(); !s.ok()) return s;
+    if (what_.stack == nullptr) return ReadImage(offset, buffer, length);
+    return what_.stack->Read(what_.inode, offset, buffer, length,
+                             [&](uint64_t at, void* to, size_t n) {
+                               return ReadImage(at, to, n);
+                             });
+  }
+  absl::Status Write(uint64_t, const void*, size_t) override {
+    return ReadOnlyError();
+  }
+  absl::Status Zero(uint64_t, uint64_t, ZeroKind) override {
+    return ReadOnlyError();
+  }
+  absl::Status Flush() override { return absl::OkStatus(); }
+  absl::Status Prefetch(uint64_t, uint64_t) override {
+    return absl::OkStatus();
+  }
+  absl::Status Extents(
+      uint64_t offset, uint64_t length,
+      absl::FunctionRef<bool(ByteRange, Extent)> visit) override;
+  void Close() override {
+    if (closed_.exchange(true)) return;
+    what_.stack.reset();
+    engine_->LeavePoint(view_.generation(), what_.layers);
+  }
+
+ private:
+  absl::Status ReadImage(uint64_t offset, void* buffer, size_t length) const {
+    if (what_.map == nullptr) return view_.Read(offset, buffer, length);
+    return what_.map->Read(view_, offset, buffer, length);
+  }
+  bool DescribeImage(ByteRange range,
+                     absl::FunctionRef<bool(ByteRange, Extent)> visit) const;
+
+  EngineImpl* const engine_;
+  const View view_;
+  What what_;
+  std::atomic<bool> closed_{false};
+};
+
+bool PointConnection::DescribeImage(
+    ByteRange range, absl::FunctionRef<bool(ByteRange, Extent)> visit) const {
+  if (what_.map == nullptr) return visit(range, Extent::kData);
+  while (range.length > 0) {
+    const auto segment = what_.map->Find(range.offset, range.length);
+    Extent extent = Extent::kData;
+    if (segment.kind == FileMap::Segment::Kind::kHole) extent = Extent::kHole;
+    if (segment.kind == FileMap::Segment::Kind::kUnwritten) {
+      extent = Extent::kZero;
+    }
+    if (!visit({range.offset, segment.length}, extent)) return false;
+    range = {range.offset + segment.length, range.length - segment.length};
+  }
+  return true;
+}
+
+absl::Status PointConnection::Extents(
+    uint64_t offset, uint64_t length,
+    absl::FunctionRef<bool(ByteRange, Extent)> visit) {
+  if (what_.stack == nullptr) {
+    DescribeImage({offset, length}, visit);
+    return absl::OkStatus();
+  }
+  what_.stack->Describe(
+      what_.inode, offset, length, [&](ByteRange range, BlockState state) {
+        switch (state) {
+          case BlockState::kBelow:
+            return DescribeImage(range, visit);
+          case BlockState::kData:
+            return visit(range, Extent::kData);
+          case BlockState::kZero:
+            return visit(range, Extent::kZero);
+          case BlockState::kHole:
+            return visit(range, Extent::kHole);
+        }
+        return false;
+      });
+  return absl::OkStatus();
+}
+
+absl::Status CheckName(const std::string& name, const char* what) {
+  if (IsValidName(name)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "'", name, "' is no ", what,
+      " name: letters, digits, '.', '_' and '-', at most 64, the first a letter "
+      "or digit"));
+}
+
+}  // namespace
+
+absl::StatusOr<Generation> EngineImpl::FindPoint(
+    const std::string& point) const {
+  const Generation newest = catalog_.identity().newest;
+  if (point == "latest") return newest;
+  Generation generation;
+  if (absl::SimpleAtoi(point, &generation)) {
+    const Generation oldest = catalog_.OldestNeeded(options_.history);
+    if (generation <= newest && generation >= oldest) return generation;
+    return absl::NotFoundError(
+        absl::StrCat("generation ", point, " is not kept: ", oldest, " to ",
+                     newest, " are"));
+  }
+  const auto tag = catalog_.tags().find(point);
+  if (tag == catalog_.tags().end()) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no tag ", point, "; `ext2cow log` lists them"));
+  }
+  if (tag->second < catalog_.identity().adopted) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "tag ", point, " is stale: others changed the image since"));
+  }
+  return tag->second;
+}
+
+absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::OpenFile(
+    Session* session, const std::string& path) {
+  for (;;) {
+    Generation generation;
+    {
+      absl::ReaderMutexLock gate(&session->gate);
+      generation = session->generation;
+    }
+    auto inode = maps_->Resolve(generation, path);
+    if (!inode.ok()) return inode.status();
+    auto file = maps_->File(generation, *inode);
+    if (!file.ok()) return file.status();
+    absl::MutexLock gate(&session->gate);
+    if (session->generation != generation) continue;  // it moved meanwhile
+    if (session->files.contains(*inode)) return std::pair(*inode, *file);
+    session->AddFile(*inode, path, *file);
+    if (!session->persisted) return std::pair(*inode, *file);
+    absl::MutexLock lock(&mu_);
+    absl::Status saved = SaveSession(RecordOf(*session), /*sync=*/true);
+    if (!saved.ok()) return saved;
+    return std::pair(*inode, *file);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectSession(
+    const ExportRequest& request, bool read_only) {
+  const bool anonymous = request.session.empty();
+  std::string name = request.session;
+  if (anonymous) {
+    absl::MutexLock lock(&mu_);
+    do {
+      name = absl::StrFormat("anonymous-%x-%d", absl::ToUnixSeconds(absl::Now()),
+                             ++next_anonymous_);
+    } while (catalog_.FindSession(name) != nullptr);
+  } else if (absl::Status s = CheckName(name, "session"); !s.ok()) {
+    return s;
+  }
+  auto session = Acquire(name, Missing::kMake, anonymous, /*connection=*/true);
+  if (!session.ok()) return session.status();
+  auto file = OpenFile(session->get(), request.path);
+  if (!file.ok()) {
+    Leave(*session);
+    return file.status();
+  }
+  return std::make_unique<SessionConnection>(this, *std::move(session),
+                                             file->first, file->second,
+                                             read_only, !anonymous);
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
+    const ExportRequest& request) {
+  PointConnection::What what;
+  {
+    absl::MutexLock lock(&mu_);
+    mu_.Await(absl::Condition(
+        +[](bool* held) { return !*held; }, &pins_held_));
+    if (!request.snapshot.empty()) {
+      const SessionRecord* session = catalog_.FindSession(request.session);
+      const SnapshotRecord* snapshot =
+          session == nullptr
+              ? nullptr
+              : Catalog::FindSnapshot(*session, request.snapshot);
+      if (snapshot == nullptr) {
+        return absl::NotFoundError(absl::StrCat("there is no snapshot ",
+                                                request.session, "@",
+                                                request.snapshot));
+      }
+      if (snapshot->generation < catalog_.identity().adopted) {
+        return absl::FailedPreconditionError(
+            absl::StrCat("snapshot ", request.session, "@", request.snapshot,
+                         " is stale: others changed the image since"));
+      }
+      what.generation = snapshot->generation;
+      what.layers = snapshot->layers;
+      what.description =
+          absl::StrCat("snapshot ", request.session, "@", request.snapshot);
+    } else {
+      auto generation = FindPoint(request.point);
+      if (!generation.ok()) return generation.status();
+      what.generation = *generation;
+      what.multi_conn = request.point != "latest";
+      what.description = absl::StrCat("generation ", *generation);
+    }
+    catalog_.PinGeneration(what.generation);
+    catalog_.RefLayers(what.layers);
+  }
+  auto unpin = absl::MakeCleanup(
+      [&] { LeavePoint(what.generation, what.layers); });
+  if (!what.layers.empty()) {
+    auto stack = Stack::Open(store_.get(), what.layers, {.read_only = true});
+    if (!stack.ok()) return stack.status();
+    what.stack = *std::move(stack);
+  }
+  if (!request.path.empty()) {
+    auto inode = maps_->Resolve(what.generation, request.path);
+    if (!inode.ok()) return inode.status();
+    auto file = maps_->File(what.generation, *inode);
+    if (!file.ok()) return file.status();
+    what.inode = *inode;
+    what.map = file->map;
+  }
+  std::move(unpin).Cancel();
+  return std::make_unique<PointConnection>(this, std::move(what));
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::Connect(
+    const ExportRequest& request, bool read_only) {
+  if (image_ == nullptr) {
+    return absl::FailedPreconditionError("there is no image");
+  }
+  if (absl::Status s = ImageStatus(); !s.ok()) return s;
+  if (!request.point.empty() || !request.snapshot.empty()) {
+    if (!request.point.empty() && !options_.points) {
+      return absl::PermissionDeniedError(
+          "this server does not let clients open points (ext2cow-points=no)");
+    }
+    return ConnectPoint(request);
+  }
+  return ConnectSession(request, read_only);
+}
+
+void EngineImpl::LeavePoint(Generation generation,
+                            const std::vector<LayerId>& layers) {
+  {
+    absl::MutexLock lock(&mu_);
+    catalog_.UnpinGeneration(generation);
+    std::vector<LayerId> freed;
+    catalog_.UnrefLayers(layers, &freed);
+    catalog_.AddFreed(freed);
+  }
+  Reclaim();
+}
+
+std::vector<ExportListing> EngineImpl::ListExports(const std::string& path) {
+  std::vector<ExportListing> exports;
+  absl::MutexLock lock(&mu_);
+  const auto add = [&](const std::string& name, const std::string& file,
+                       const std::string& description) {
+    exports.push_back(
+        {path.empty() ? absl::StrCat(name, ":", file) : name, description});
+  };
+  std::set<std::string> touched;
+  for (const auto& [name, session] : catalog_.sessions()) {
+    for (const auto& [inode, file] : session.files) {
+      if (!path.empty() && file != path) continue;
+      touched.insert(file);
+      add(name, file,
+          absl::StrCat("session on generation ", session.generation));
+      for (const SnapshotRecord& snapshot : session.snapshots) {
+        add(absl::StrCat(name, "@", snapshot.name), file,
+            absl::StrCat("snapshot on generation ", snapshot.generation));
+      }
+    }
+    if (session.files.empty() && !path.empty()) {
+      add(name, path, absl::StrCat("session on generation ", session.generation));
+    }
+  }
+  if (!path.empty()) touched.insert(path);
+  for (const auto& [tag, generation] : catalog_.tags()) {
+    for (const std::string& file : touched) {
+      add("@" + tag, file, absl::StrCat("tag of generation ", generation));
+    }
+  }
+  return exports;
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,161 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "replay/engine_impl.h"
+#include "replay/image_check.h"
+
+namespace ext2cow {
+namespace {
+
+bool IsNameCharacter(char c, bool first) {
+  const bool alphanumeric =
+      (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+  return alphanumeric || (!first && (c == '.' || c == '_' || c == '-'));
+}
+
+constexpr size_t kMaxNameLength = 64;
+
+}  // namespace
+
+bool IsValidName(const std::string& name) {
+  if (name.empty() || name.size() > kMaxNameLength) return false;
+  for (size_t i = 0; i < name.size(); ++i) {
+    if (!IsNameCharacter(name[i], i == 0)) return false;
+  }
+  return true;
+}
+
+bool IsValidTag(const std::string& name) {
+  return IsValidName(name) && name != "latest" &&
+         !std::all_of(name.begin(), name.end(),
+                      [](char c) { return c >= '0' && c <= '9'; });
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
+    std::unique_ptr<StoreLock> lock, Device* device, EngineOptions options) {
+  auto engine = std::make_unique<EngineImpl>(device, std::move(options));
+  if (absl::Status status = engine->Start(std::move(lock)); !status.ok()) {
+    return status;
+  }
+  return engine;
+}
+
+EngineImpl::EngineImpl(Device* device, EngineOptions options)
+    : device_(device),
+      options_(std::move(options)),
+      store_budget_("the store", options_.max_store, nullptr) {}
+
+EngineImpl::~EngineImpl() { Shutdown(); }
+
+absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
+  StoreOptions store_options;
+  store_options.cache_bytes = options_.cache_bytes;
+  auto store = Store::Open(std::move(lock), std::move(store_options));
+  if (!store.ok()) return store.status();
+  store_ = *std::move(store);
+  auto catalog = Catalog::Load(*store_);
+  if (!catalog.ok()) return catalog.status();
+  {
+    absl::MutexLock held(&mu_);
+    catalog_ = *std::move(catalog);
+  }
+  if (device_ != nullptr) {
+    image_ = std::make_unique<Image>(device_);
+    maps_ = std::make_unique<MapCache>(image_.get());
+    if (absl::Status status = OpenImage(); !status.ok()) return status;
+  }
+  if (absl::Status status = RemoveStrays(); !status.ok()) return status;
+  if (options_.serving) ticker_ = std::thread([this] { Tick(); });
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::ImageStatus() const {
+  absl::MutexLock lock(&mu_);
+  return image_status_;
+}
+
+// Runs until the server stops: what must happen every second.
+void EngineImpl::Tick() {
+  for (;;) {
+    std::vector<std::shared_ptr<Session>> sessions;
+    {
+      absl::MutexLock lock(&mu_);
+      mu_.AwaitWithTimeout(absl::Condition(&stopping_), absl::Seconds(1));
+      if (stopping_) return;
+      for (const auto& [name, session] : live_) {
+        if (!session->life.busy) sessions.push_back(session);
+      }
+    }
+    for (const auto& session : sessions) {
+      if (absl::Status s = session->stack->Drain(); !s.ok()) {
+        options_.log(std::string(s.message()));
+      }
+    }
+    CheckSuperblockNow();
+    ExpireSessions();
+  }
+}
+
+void EngineImpl::CheckSuperblockNow() {
+  if (!commit_mu_.TryLock()) return;  // a commit looks itself
+  absl::StatusOr<Superblock> now = ReadSuperblock(*device_);
+  const bool pending = pending_ != nullptr;
+  commit_mu_.Unlock();
+  absl::MutexLock lock(&mu_);
+  if (!now.ok() || pending || !image_status_.ok()) return;
+  if (*now == catalog_.identity().superblock) return;
+  image_status_ = DescribeChange(catalog_.identity().superblock, *now);
+  options_.log(std::string(image_status_.message()));
+}
+
+void EngineImpl::ExpireSessions() {
+  if (options_.expire == absl::InfiniteDuration()) return;
+  const int64_t before = absl::ToUnixSeconds(absl::Now() - options_.expire);
+  {
+    absl::MutexLock lock(&mu_);
+    std::vector<std::string> expired;
+    for (const auto& [name, record] : catalog_.sessions()) {
+      if (record.from_connection && record.last_used < before &&
+          !live_.contains(name)) {
+        expired.push_back(name);
+      }
+    }
+    for (const std::string& name : expired) {
+      if (!DropSession(name).ok()) return;
+      options_.log(absl::StrCat("session ", name, " expired"));
+    }
+  }
+  Reclaim();
+}
+
+void EngineImpl::Shutdown() {
+  std::vector<std::shared_ptr<Session>> sessions;
+  {
+    absl::MutexLock lock(&mu_);
+    if (store_ == nullptr || stopping_) return;
+    stopping_ = true;
+    for (const auto& [name, session] : live_) sessions.push_back(session);
+  }
+  if (ticker_.joinable()) ticker_.join();
+  absl::MutexLock commit(&commit_mu_);
+  for (const auto& session : sessions) {
+    {
+      absl::MutexLock lock(&mu_);
+      mu_.Await(absl::Condition(
+          +[](Session* s) { return !s->life.busy; }, session.get()));
+    }
+    if (absl::Status status = Detach(session); !status.ok()) {
+      options_.log(absl::StrCat("session ", session->name(), ": ",
+                                std::string(status.message())));
+    }
+  }
+  Reclaim();
+  if (absl::Status status = store_->Close(); !status.ok()) {
+    options_.log(std::string(status.message()));
+  }
+}
+
+}  // namespace ext2cow

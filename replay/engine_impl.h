@@ -1,0 +1,207 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#ifndef EXT2COW_REPLAY_ENGINE_IMPL_H_
+#define EXT2COW_REPLAY_ENGINE_IMPL_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "overlay/image.h"
+#include "overlay/map_cache.h"
+#include "replay/commit_record.h"
+#include "replay/engine.h"
+#include "txn/budget.h"
+#include "txn/catalog.h"
+#include "txn/conflict.h"
+#include "txn/session.h"
+
+namespace ext2cow {
+
+// Locks, in the order in which they may be taken:
+//   commit_mu_   one commit, revert, rebase, adopt or gc at a time
+//   Session::gate
+//   mu_          the catalog and the sessions' lives; held for a store write, never
+//                for reads or writes of blocks
+class EngineImpl : public Engine {
+ public:
+  EngineImpl(Device* device, EngineOptions options);
+  ~EngineImpl() override;
+
+  absl::Status Start(std::unique_ptr<StoreLock> lock);
+
+  absl::StatusOr<std::unique_ptr<Connection>> Connect(
+      const ExportRequest& request, bool read_only) override;
+  std::vector<ExportListing> ListExports(const std::string& path) override;
+  absl::StatusOr<nlohmann::json> Execute(const std::string& method,
+                                         const nlohmann::json& params,
+                                         Progress progress) override;
+  void Shutdown() override;
+
+  // One connection has left; `wrote`: it changed something.
+  void Leave(const std::shared_ptr<Session>& session);
+  // A read-only connection on a point or snapshot has left.
+  void LeavePoint(Generation generation, const std::vector<LayerId>& layers);
+  const Image& image() const { return *image_; }
+  // Not OK once somebody else changed the image.
+  absl::Status ImageStatus() const;
+
+ private:
+  struct CommitRequest {
+    std::string session;
+    Isolation isolation;
+    OnConflict on_conflict = OnConflict::kFail;
+    bool dry_run = false;
+    bool force = false;
+  };
+  // A session's frozen changes.
+  struct Frozen {
+    std::shared_ptr<Stack> stack;  // null: nothing changed
+    std::map<SpaceId, SpaceChanges> changes;
+    std::map<SpaceId, std::string> paths;
+  };
+  // What the check found, and (nothing found, or overridden) what to leave out.
+  struct Verdict {
+    std::vector<Conflict> conflicts;
+    bool refused = false;
+    BlockSets dropped;  // `theirs`: the session's blocks that give way
+  };
+
+  // engine.cc: start and stop.
+  absl::Status OpenImage();
+  absl::Status Recover();
+  absl::Status RemoveStrays();
+  void Tick();
+  void CheckSuperblockNow();
+  void ExpireSessions();
+
+  // sessions.cc: the life of sessions.
+  enum class Missing { kFail, kMake };
+  absl::StatusOr<std::shared_ptr<Session>> Acquire(const std::string& name,
+                                                   Missing missing,
+                                                   bool anonymous,
+                                                   bool connection);
+  absl::Status Load(Session* session, const SessionRecord& record);
+  void Release(const std::shared_ptr<Session>& session);
+  // Makes all of a session durable and closes it for its connections.
+  absl::Status Detach(const std::shared_ptr<Session>& session);
+  // The last user has gone, or the server stops.
+  absl::Status Unload(Session* session);
+  void Disconnected(const std::shared_ptr<Session>& session);
+  absl::Status EnsurePersisted(Session* session)
+      ABSL_SHARED_LOCKS_REQUIRED(session->gate);
+  SessionRecord RecordOf(const Session& session)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_)
+      ABSL_SHARED_LOCKS_REQUIRED(session.gate);
+  absl::Status SaveSession(SessionRecord record, bool sync)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status DropSession(const std::string& name)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Puts an empty layer on top; the gate is held alone. Answers the layers below.
+  absl::StatusOr<std::vector<LayerId>> PushLayer(Session* session)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
+  void Reclaim();
+  void Repin(Session* session, Generation generation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The record of a session that nobody uses (any more, with `force`); while the
+  // answer's holder lives nobody can load it.
+  absl::StatusOr<SessionRecord> TakeRecord(const std::string& name, bool force);
+  void ReturnRecord(const std::string& name);
+
+  // connect.cc
+  absl::StatusOr<Generation> FindPoint(const std::string& point) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<std::unique_ptr<Connection>> ConnectSession(
+      const ExportRequest& request, bool read_only);
+  absl::StatusOr<std::unique_ptr<Connection>> ConnectPoint(
+      const ExportRequest& request);
+  // Opens the file in the session, marked durably before the first reply.
+  absl::StatusOr<std::pair<SpaceId, ServedFile>> OpenFile(
+      Session* session, const std::string& path);
+
+  // commit.cc
+  absl::StatusOr<nlohmann::json> Commit(const CommitRequest& request,
+                                        const Progress& progress);
+  absl::Status ReadyToCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::StatusOr<Frozen> Freeze(Session* session, bool dry_run);
+  absl::StatusOr<Verdict> CheckAndMove(Session* session,
+                                       const CommitRequest& request);
+  // Decides what conflicts mean; `connected`: clients remember bytes.
+  absl::Status Judge(const CommitRequest& request, bool connected,
+                     Verdict* verdict);
+  // The session goes on at `generation`: its clients know nothing that differs.
+  absl::Status MoveTo(Session* session, Generation generation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
+  absl::StatusOr<Plan> PlanCommit(Session* session, const Frozen& frozen,
+                                  const BlockSets& dropped);
+  absl::StatusOr<GenerationRecord> Record(Session* session,
+                                          const Frozen& frozen,
+                                          const BlockSets& dropped, Plan* plan)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::StatusOr<std::shared_ptr<Stack>> WriteUndo(const CommitRecord& record,
+                                                   const Plan& plan,
+                                                   GenerationRecord* generation);
+  absl::Status Publish(Session* session, const GenerationRecord& generation,
+                       std::shared_ptr<const CommitRecord> record,
+                       std::shared_ptr<Stack> undo, const Plan& plan)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::Status ApplyPending(const Progress& progress)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Stages what no generation that is still needed has a use for, and does it
+  // once the batch is written (and synced).
+  Generation StageOldGenerations(rocksdb::WriteBatch* batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ForgetOldGenerations(Generation oldest)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status MarkApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  nlohmann::json ConflictJson(const std::string& session, Generation base,
+                              const std::vector<Conflict>& conflicts,
+                              const std::map<SpaceId, std::string>& paths);
+
+  // commands.cc, one function a command.
+  using Json = nlohmann::json;
+  absl::StatusOr<Json> Ls(const Json& params);
+  absl::StatusOr<Json> Info(const Json& params);
+  absl::StatusOr<Json> Create(const Json& params);
+  absl::StatusOr<Json> Snapshot(const Json& params);
+  absl::StatusOr<Json> Rollback(const Json& params);
+  absl::StatusOr<Json> Clone(const Json& params);
+  absl::StatusOr<Json> Rm(const Json& params);
+  absl::StatusOr<Json> Log(const Json& params);
+  absl::StatusOr<Json> Tag(const Json& params);
+  absl::StatusOr<Json> Untag(const Json& params);
+  absl::StatusOr<Json> Gc(const Json& params);
+  absl::StatusOr<Json> Adopt(const Json& params);
+  Json SessionJson(const SessionRecord& record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  Device* const device_;
+  const EngineOptions options_;
+  LimitBudget store_budget_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Image> image_;
+  std::unique_ptr<MapCache> maps_;
+
+  absl::Mutex commit_mu_;
+  // Recorded and not yet applied.
+  std::shared_ptr<const CommitRecord> pending_ ABSL_GUARDED_BY(commit_mu_);
+
+  mutable absl::Mutex mu_ ABSL_ACQUIRED_AFTER(commit_mu_);
+  Catalog catalog_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, std::shared_ptr<Session>> live_ ABSL_GUARDED_BY(mu_);
+  std::set<std::string> taken_ ABSL_GUARDED_BY(mu_);  // see TakeRecord
+  absl::Status image_status_ ABSL_GUARDED_BY(mu_);
+  bool pins_held_ ABSL_GUARDED_BY(mu_) = false;  // no new pins: see WriteUndo
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  uint64_t next_anonymous_ ABSL_GUARDED_BY(mu_) = 0;
+
+  std::thread ticker_;
+};
+
+}  // namespace ext2cow
+
+#endif  // EXT2COW_REPLAY_ENGINE_IMPL_H_

@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Start: is this the store's image, is a commit to be finished, what did a crash
+// leave behind.
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "ext2fs/ext2_fs.h"
+#include "ext2fs/ext2fs.h"
+#include "replay/engine_impl.h"
+#include "replay/image_check.h"
+
+namespace ext2cow {
+
+absl::Status EngineImpl::OpenImage() {
+  absl::StatusOr<Superblock> now = ReadSuperblock(*device_);
+  if (!now.ok()) return now.status();
+  if (absl::Status status = Recover(); !status.ok()) return status;
+  now = ReadSuperblock(*device_);  // recovery wrote it
+  if (!now.ok()) return now.status();
+  absl::MutexLock lock(&mu_);
+  const IdentityRecord& identity = catalog_.identity();
+  if (!catalog_.has_identity()) {
+    const View view(image_.get(), 0);
+    auto reader = Ext2Reader::Open(view);
+    if (!reader.ok()) return reader.status();
+    IdentityRecord fresh;
+    fresh.uuid = UuidOf(*now);
+    fresh.size = device_->size();
+    fresh.superblock = fresh.superblock_before = *now;
+    rocksdb::WriteBatch batch;
+    batch.Put(IdentityKey(), EncodeIdentity(fresh));
+    absl::Status status = store_->Write(&batch, /*sync=*/true);
+    if (status.ok()) catalog_.PutIdentity(std::move(fresh));
+    return status;
+  }
+  if (UuidOf(*now) != identity.uuid || device_->size() != identity.size) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "store ", store_->directory(), " belongs to image ", identity.uuid,
+        " of ", identity.size, " bytes, but this one is ", UuidOf(*now), " of ",
+        device_->size(), " bytes; give each image a store of its own"));
+  }
+  if (image_->has_redo() || *now == identity.superblock) {
+    return absl::OkStatus();
+  }
+  absl::Status changed = DescribeChange(identity.superblock, *now);
+  if (options_.serving) return changed;
+  image_status_ = std::move(changed);  // `adopt` and looking are still possible
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::Recover() {
+  std::vector<GenerationRecord> undone;
+  GenerationRecord pending;
+  IdentityRecord identity;
+  {
+    absl::MutexLock lock(&mu_);
+    identity = catalog_.identity();
+    for (const auto& [number, record] : catalog_.generations()) {
+      if (record.undo != 0) undone.push_back(record);
+      if (!record.applied) pending = record;
+    }
+  }
+  for (const GenerationRecord& record : undone) {
+    auto undo = Stack::Open(store_.get(), {record.undo}, {.read_only = true});
+    if (!undo.ok()) return undo.status();
+    image_->PublishUndo(record.number, *std::move(undo));
+  }
+  if (pending.number == 0) return absl::OkStatus();
+  auto source =
+      Stack::Open(store_.get(), pending.source_layers, {.read_only = true});
+  if (!source.ok()) return source.status();
+  auto record = std::make_shared<CommitRecord>();
+  record->generation = pending.number;
+  record->superblock_before = identity.superblock_before;
+  record->superblock_after = identity.superblock;
+  record->source = *std::move(source);
+  absl::Status status =
+      ReadPieces(*store_, pending.redo_pieces, record.get());
+  if (!status.ok()) return status;
+  image_->SetRedo(pending.number, MakeRedo(record));
+  absl::MutexLock commit(&commit_mu_);
+  pending_ = record;
+  if (options_.read_only || !device_->writable()) return absl::OkStatus();
+  if (options_.log) {
+    options_.log(absl::StrCat("finishing commit ", pending.number,
+                              " after a crash"));
+  }
+  status = ApplyPending(nullptr);
+  // Readers are right under the record; somebody else's change is not ours to
+  // write over.
+  if (status.code() == absl::StatusCode::kFailedPrecondition) return status;
+  if (!status.ok() && options_.log) options_.log(std::string(status.message()));
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::RemoveStrays() {
+  auto layers = ListLayers(store_.get());
+  if (!layers.ok()) return layers.status();
+  std::vector<LayerId> strays;
+  Generation pending = 0;
+  std::vector<std::string> unkept;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [name, record] : catalog_.sessions()) {
+      if (record.anonymous && options_.on_disconnect != OnDisconnect::kCommit) {
+        unkept.push_back(name);
+      }
+    }
+    for (const std::string& name : unkept) {
+      if (absl::Status s = DropSession(name); !s.ok()) return s;
+    }
+    for (const auto& [number, record] : catalog_.generations()) {
+      if (!record.applied) pending = number;
+    }
+    for (LayerId layer : *layers) {
+      if (!catalog_.IsReferenced(layer)) strays.push_back(layer);
+    }
+    (void)catalog_.TakeFreed();  // all of them are strays
+  }
+  if (absl::Status s = DeleteStrayPieces(store_.get(), pending); !s.ok()) {
+    return s;
+  }
+  if (strays.empty()) return absl::OkStatus();
+  rocksdb::WriteBatch batch;
+  for (LayerId layer : strays) DeleteLayer(&batch, layer);
+  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  for (LayerId layer : strays) {
+    status.Update(RemoveLayerFiles(store_.get(), layer));
+  }
+  return status;
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,367 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The life of a session:
+//
+//   Acquire   not live -> busy (Load) -> live; users + 1
+//   Release   users - 1; at 0: busy (Unload) -> not live
+//   Detach    live -> not live; its connections keep a session that refuses
+//
+// Whoever finds a session busy waits: it is being loaded or saved.
+#include <algorithm>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "replay/engine_impl.h"
+
+namespace ext2cow {
+namespace {
+
+int64_t Now() { return absl::ToUnixSeconds(absl::Now()); }
+
+}  // namespace
+
+void EngineImpl::Repin(Session* session, Generation generation) {
+  catalog_.PinGeneration(generation);
+  catalog_.UnpinGeneration(session->life.pinned);
+  session->life.pinned = generation;
+}
+
+absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
+    const std::string& name, Missing missing, bool anonymous, bool connection) {
+  std::shared_ptr<Session> session;
+  SessionRecord record;
+  {
+    absl::MutexLock lock(&mu_);
+    const auto ready = [&] {
+      mu_.AssertHeld();
+      if (stopping_) return true;
+      if (pins_held_ || taken_.contains(name)) return false;
+      const auto live = live_.find(name);
+      return live == live_.end() || !live->second->life.busy;
+    };
+    mu_.Await(absl::Condition(&ready));
+    if (stopping_) return absl::CancelledError("the server is stopping");
+    if (const auto live = live_.find(name); live != live_.end()) {
+      ++live->second->life.users;
+      if (connection) ++live->second->life.connections;
+      return live->second;
+    }
+    const SessionRecord* known = catalog_.FindSession(name);
+    if (known == nullptr && missing == Missing::kFail) {
+      return absl::NotFoundError(
+          absl::StrCat("there is no session ", name, "; `ext2cow ls` lists them"));
+    }
+    if (!image_status_.ok()) return image_status_;
+    if (known != nullptr) record = *known;
+    if (known != nullptr && record.generation < catalog_.identity().adopted) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "session ", name, " is stale: it is pinned on generation ",
+          record.generation, ", and others changed the image since (generation ",
+          catalog_.identity().adopted,
+          " adopted that); it can be listed, compared and removed"));
+    }
+    if (known == nullptr) {
+      record.name = name;
+      record.generation = catalog_.identity().newest;
+      record.from_connection = connection;
+      record.anonymous = anonymous;
+    }
+    session = std::make_shared<Session>(name, image_.get(), &store_budget_,
+                                        options_.max_session);
+    session->life.users = 1;
+    session->life.connections = connection ? 1 : 0;
+    session->life.anonymous = record.anonymous;
+    session->life.from_connection = record.from_connection;
+    session->life.pinned = record.generation;
+    session->persisted = known != nullptr;
+    catalog_.PinGeneration(record.generation);
+    live_[name] = session;
+  }
+  const absl::Status loaded = Load(session.get(), record);
+  absl::MutexLock lock(&mu_);
+  session->life.busy = false;
+  if (loaded.ok()) return session;
+  live_.erase(name);
+  catalog_.UnpinGeneration(session->life.pinned);
+  return loaded;
+}
+
+absl::Status EngineImpl::Load(Session* session, const SessionRecord& record) {
+  std::vector<LayerId> layers = record.layers;
+  if (layers.empty()) {
+    auto layer = store_->NewLayerId();
+    if (!layer.ok()) return layer.status();
+    layers = {*layer};
+  }
+  Stack::Options options;
+  options.unclean = !record.marked.empty();
+  options.budget = &session->budget;
+  auto stack = Stack::Open(store_.get(), layers, options);
+  if (!stack.ok()) return stack.status();
+  if ((*stack)->torn_blocks() > 0 && options_.log) {
+    options_.log(absl::StrCat("session ", record.name, ": ",
+                              (*stack)->torn_blocks(),
+                              " blocks were torn by the crash before they were "
+                              "flushed; each sector is old or new"));
+  }
+  session->reads.Add(record.reads);
+  for (SpaceId inode : record.marked) {
+    auto file = maps_->File(record.generation, inode);
+    if (!file.ok()) return file.status();
+    BlockSet whole;
+    whole.AddRange(Covering(0, file->map->size()));
+    session->reads.Add({{inode, std::move(whole)}});
+  }
+  absl::MutexLock gate(&session->gate);
+  session->generation = record.generation;
+  session->stack = *std::move(stack);
+  session->persist = [this, session] {
+    session->gate.AssertReaderHeld();
+    return EnsurePersisted(session);
+  };
+  return absl::OkStatus();
+}
+
+SessionRecord EngineImpl::RecordOf(const Session& session) {
+  SessionRecord record;
+  if (const SessionRecord* known = catalog_.FindSession(session.name())) {
+    record = *known;
+  } else {
+    record.name = session.name();
+    record.created = Now();
+  }
+  record.generation = session.generation;
+  record.layers = session.stack->layers();
+  record.from_connection = session.life.from_connection;
+  record.anonymous = session.life.anonymous;
+  record.ever_written |= session.written.load();
+  record.changed_bytes = session.stack->ChangedBytes();
+  record.last_used = Now();
+  for (const auto& [inode, file] : session.files) {
+    record.files[inode] = file.path;
+    record.marked.insert(inode);
+  }
+  return record;
+}
+
+absl::Status EngineImpl::SaveSession(SessionRecord record, bool sync) {
+  rocksdb::WriteBatch batch;
+  batch.Put(SessionKey(record.name), EncodeSession(record));
+  absl::Status status = store_->Write(&batch, sync);
+  if (status.ok()) catalog_.PutSession(std::move(record));
+  return status;
+}
+
+absl::Status EngineImpl::EnsurePersisted(Session* session) {
+  if (session->persisted) return absl::OkStatus();
+  // An anonymous session is dropped by a crash, unless it is to be committed.
+  if (options_.on_disconnect != OnDisconnect::kCommit) {
+    absl::MutexLock lock(&mu_);
+    if (session->life.anonymous) return absl::OkStatus();
+  }
+  absl::MutexLock lock(&mu_);
+  if (session->persisted) return absl::OkStatus();
+  absl::Status status = SaveSession(RecordOf(*session), /*sync=*/true);
+  if (status.ok()) session->persisted = true;
+  return status;
+}
+
+absl::Status EngineImpl::DropSession(const std::string& name) {
+  if (catalog_.FindSession(name) == nullptr) return absl::OkStatus();
+  rocksdb::WriteBatch batch;
+  batch.Delete(SessionKey(name));
+  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  if (status.ok()) catalog_.RemoveSession(name);
+  return status;
+}
+
+absl::Status EngineImpl::Unload(Session* session) {
+  absl::MutexLock gate(&session->gate);
+  bool keep_nothing, anonymous;
+  {
+    absl::MutexLock lock(&mu_);
+    const SessionRecord* known = catalog_.FindSession(session->name());
+    anonymous = session->life.anonymous;
+    keep_nothing = anonymous && !(stopping_ && session->written &&
+                                  options_.on_disconnect ==
+                                      OnDisconnect::kCommit);
+    const bool ever_written =
+        session->written || (known != nullptr && known->ever_written);
+    if (session->life.from_connection && !ever_written &&
+        (known == nullptr || known->snapshots.empty())) {
+      keep_nothing = true;
+    }
+  }
+  if (keep_nothing) {
+    const std::vector<LayerId> layers = session->stack->layers();
+    const bool stored = session->stack->ChangedBytes() > 0;
+    session->stack.reset();
+    absl::MutexLock lock(&mu_);
+    if (session->persisted) return DropSession(session->name());
+    if (!stored) return absl::OkStatus();
+    rocksdb::WriteBatch batch;
+    for (LayerId layer : layers) DeleteLayer(&batch, layer);
+    absl::Status status = store_->Write(&batch, /*sync=*/false);
+    for (LayerId layer : layers) {
+      status.Update(RemoveLayerFiles(store_.get(), layer));
+    }
+    return status;
+  }
+  absl::Status status = session->stack->Flush();
+  if (!status.ok()) return status;
+  absl::MutexLock lock(&mu_);
+  SessionRecord record = RecordOf(*session);
+  record.marked.clear();
+  record.reads = session->reads.Snapshot();
+  if (anonymous) record.anonymous = false;  // kept under its generated name
+  status = SaveSession(std::move(record), /*sync=*/true);
+  if (status.ok()) session->stack.reset();
+  return status;
+}
+
+void EngineImpl::Release(const std::shared_ptr<Session>& session) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (--session->life.users > 0 || session->detached) return;
+    session->life.busy = true;
+  }
+  const absl::Status status = Unload(session.get());
+  if (!status.ok() && options_.log) {
+    options_.log(absl::StrCat("session ", session->name(), ": ",
+                              std::string(status.message())));
+  }
+  {
+    absl::MutexLock lock(&mu_);
+    live_.erase(session->name());
+    catalog_.UnpinGeneration(session->life.pinned);
+  }
+  Reclaim();
+}
+
+absl::Status EngineImpl::Detach(const std::shared_ptr<Session>& session) {
+  {
+    absl::MutexLock gate(&session->gate);
+    if (session->detached.exchange(true)) return absl::OkStatus();
+  }
+  {
+    absl::MutexLock lock(&mu_);
+    session->life.busy = true;
+  }
+  const absl::Status status = Unload(session.get());
+  absl::MutexLock lock(&mu_);
+  live_.erase(session->name());
+  catalog_.UnpinGeneration(session->life.pinned);
+  return status;
+}
+
+absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
+  if (absl::Status s = session->stack->Flush(); !s.ok()) return s;
+  std::vector<LayerId> below = session->stack->layers();
+  auto layer = store_->NewLayerId();
+  if (!layer.ok()) return layer.status();
+  absl::MutexLock lock(&mu_);
+  SessionRecord record = RecordOf(*session);
+  record.layers.push_back(*layer);
+  absl::Status status = SaveSession(std::move(record), /*sync=*/true);
+  if (!status.ok()) return status;
+  session->persisted = true;
+  session->stack->Push(*layer);
+  session->written_since_freeze = false;
+  return below;
+}
+
+void EngineImpl::Reclaim() {
+  std::vector<LayerId> freed;
+  {
+    absl::MutexLock lock(&mu_);
+    freed = catalog_.TakeFreed();
+  }
+  if (freed.empty()) return;
+  rocksdb::WriteBatch batch;
+  for (LayerId layer : freed) DeleteLayer(&batch, layer);
+  absl::Status status = store_->Write(&batch, /*sync=*/false);
+  for (LayerId layer : freed) {
+    if (status.ok()) status = RemoveLayerFiles(store_.get(), layer);
+  }
+  if (!status.ok() && options_.log) {
+    options_.log(std::string(status.message()));
+  }
+}
+
+absl::StatusOr<SessionRecord> EngineImpl::TakeRecord(const std::string& name,
+                                                     bool force) {
+  for (;;) {
+    std::shared_ptr<Session> in_use;
+    {
+      absl::MutexLock lock(&mu_);
+      const auto idle = [&] {
+        mu_.AssertHeld();
+        const auto live = live_.find(name);
+        return !taken_.contains(name) &&
+               (live == live_.end() || !live->second->life.busy);
+      };
+      mu_.Await(absl::Condition(&idle));
+      const auto live = live_.find(name);
+      if (live == live_.end()) {
+        const SessionRecord* record = catalog_.FindSession(name);
+        if (record == nullptr) {
+          return absl::NotFoundError(absl::StrCat(
+              "there is no session ", name, "; `ext2cow ls` lists them"));
+        }
+        taken_.insert(name);
+        return *record;
+      }
+      in_use = live->second;
+      if (!force) {
+        return absl::FailedPreconditionError(absl::StrCat(
+            "session ", name, " has ", in_use->life.connections,
+            " connections: close them, or --force cuts them off"));
+      }
+      in_use->life.anonymous = false;
+      in_use->life.from_connection = false;  // keeps it while it is detached
+    }
+    if (absl::Status s = Detach(in_use); !s.ok()) return s;
+  }
+}
+
+void EngineImpl::ReturnRecord(const std::string& name) {
+  absl::MutexLock lock(&mu_);
+  taken_.erase(name);
+}
+
+void EngineImpl::Leave(const std::shared_ptr<Session>& session) {
+  bool last;
+  {
+    absl::MutexLock lock(&mu_);
+    last = --session->life.connections == 0 && !session->detached;
+  }
+  if (last && session->written) Disconnected(session);
+  Release(session);
+}
+
+// The policy for a session whose last connection has closed and that was written.
+void EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
+  if (options_.on_disconnect == OnDisconnect::kDiscard) {
+    absl::MutexLock lock(&mu_);
+    if (session->life.connections == 0) session->life.anonymous = true;
+    return;
+  }
+  if (options_.on_disconnect != OnDisconnect::kCommit) return;
+  CommitRequest request;
+  request.session = session->name();
+  request.isolation = options_.isolation;
+  const auto result = Commit(request, nullptr);
+  if (result.ok() && result->at("result") != "conflict") return;
+  {
+    absl::MutexLock lock(&mu_);
+    session->life.anonymous = false;
+  }
+  options_.log(absl::StrCat(
+      "session ", session->name(), " could not be committed and is kept: ",
+      result.ok() ? result->dump() : std::string(result.status().message())));
+}
+
+}  // namespace ext2cow
