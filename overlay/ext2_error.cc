@@ -2,9 +2,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "overlay/ext2_error.h"
 
-#include <ext2fs/ext2_err.h>
+// Neither header says so itself.
 extern "C" {
 #include <et/com_err.h>
+#include <ext2fs/ext2_err.h>
 }
 
 #include <cerrno>

@@ -84,6 +84,10 @@ absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
 
 absl::Status Image::Read(Generation generation, uint64_t offset, void* buffer,
                          size_t length) const {
+  if (refused_.load()) {
+    absl::ReaderMutexLock lock(&mu_);
+    return why_refused_;
+  }
   for (;;) {
     const uint64_t epoch = epoch_.load();
     absl::Status status = ReadOnce(generation, offset, buffer, length);
@@ -140,6 +144,12 @@ void Image::SetRedo(Generation generation, std::shared_ptr<const Redo> redo) {
   redo_ = std::move(redo);
   has_redo_.store(true);
   epoch_.fetch_add(1);
+}
+
+void Image::Refuse(absl::Status why) {
+  absl::MutexLock lock(&mu_);
+  refused_.store(!why.ok());
+  why_refused_ = std::move(why);
 }
 
 void Image::ClearRedo() {

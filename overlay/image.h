@@ -59,6 +59,10 @@ class Image {
   // needed.
   void DropUndoBefore(Generation oldest);
 
+  // From now on every Read answers `why` (somebody else changed the device); an OK
+  // status ends that.
+  void Refuse(absl::Status why);
+
   void SetRedo(Generation generation, std::shared_ptr<const Redo> redo);
   void ClearRedo();
   bool has_redo() const { return has_redo_.load(); }
@@ -82,6 +86,7 @@ class Image {
   // The newest generation with an undo layer; at or after it no lookup is needed.
   std::atomic<Generation> newest_undo_{0};
   std::atomic<bool> has_redo_{false};
+  std::atomic<bool> refused_{false};
 
   mutable absl::Mutex mu_;  // held for lookups only, never during I/O
   // For each 64 blocks: the commits that overwrote some of them, ascending, with
@@ -89,6 +94,7 @@ class Image {
   absl::flat_hash_map<uint64_t, std::vector<std::pair<Generation, uint64_t>>>
       chunks_ ABSL_GUARDED_BY(mu_);
   std::map<Generation, std::shared_ptr<Stack>> undo_ ABSL_GUARDED_BY(mu_);
+  absl::Status why_refused_ ABSL_GUARDED_BY(mu_);
   Generation redo_generation_ ABSL_GUARDED_BY(mu_) = 0;
   std::shared_ptr<const Redo> redo_ ABSL_GUARDED_BY(mu_);
 };

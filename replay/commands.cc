@@ -10,50 +10,12 @@
 #include "absl/time/clock.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
+#include "replay/params.h"
 
 namespace ext2cow {
 namespace {
 
-using Json = nlohmann::json;
-
 int64_t Now() { return absl::ToUnixSeconds(absl::Now()); }
-
-// A parameter that is missing or of another type is empty.
-std::string Text(const Json& params, const char* key) {
-  const auto it = params.find(key);
-  return it != params.end() && it->is_string() ? it->get<std::string>() : "";
-}
-
-bool Flag(const Json& params, const char* key) {
-  const auto it = params.find(key);
-  return it != params.end() && it->is_boolean() && it->get<bool>();
-}
-
-absl::StatusOr<std::string> Name(const Json& params, const char* key) {
-  std::string name = Text(params, key);
-  if (IsValidName(name)) return name;
-  return absl::InvalidArgumentError(absl::StrCat(
-      key, ": '", name,
-      "' is no name: letters, digits, '.', '_' and '-', at most 64, the first a "
-      "letter or digit"));
-}
-
-// "SESSION" or "SESSION@SNAP".
-struct Source {
-  std::string session, snapshot;
-};
-
-absl::StatusOr<Source> ParseSource(const std::string& text) {
-  const size_t at = text.find('@');
-  Source source{text.substr(0, at),
-                at == std::string::npos ? "" : text.substr(at + 1)};
-  if (!IsValidName(source.session) ||
-      (at != std::string::npos && !IsValidName(source.snapshot))) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", text, "' is no SESSION or SESSION@SNAP"));
-  }
-  return source;
-}
 
 absl::Status NoSnapshot(const std::string& session, const std::string& name) {
   return absl::NotFoundError(
@@ -455,10 +417,45 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
   catalog_.PutIdentity(identity);
   pending_ = nullptr;
   image_->ClearRedo();
-  image_status_ = absl::OkStatus();
+  Refuse(absl::OkStatus());
   return Json{{"result", "adopted"},
               {"generation", generation.number},
               {"stale_sessions", std::move(stale)}};
+}
+
+absl::StatusOr<EngineImpl::CommitRequest> EngineImpl::ParseCommit(
+    const Json& params) const {
+  CommitRequest request;
+  auto name = Name(params, "session");
+  if (!name.ok()) return name.status();
+  request.session = *name;
+  request.isolation = options_.isolation;
+  if (const std::string word = Text(params, "isolation"); !word.empty()) {
+    const auto isolation = ParseIsolation(word);
+    if (!isolation) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "isolation: '", word, "' is neither serializable nor snapshot"));
+    }
+    request.isolation = *isolation;
+  }
+  if (const std::string word = Text(params, "on_conflict"); !word.empty()) {
+    const auto rule = ParseOnConflict(word);
+    if (!rule) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "on_conflict: '", word, "' is none of fail, ours and theirs"));
+    }
+    request.on_conflict = *rule;
+  }
+  request.dry_run = Flag(params, "dry_run");
+  request.force = Flag(params, "force");
+  return request;
+}
+
+absl::StatusOr<Json> EngineImpl::CommitCommand(const Json& params,
+                                               const Progress& progress) {
+  auto request = ParseCommit(params);
+  if (!request.ok()) return request.status();
+  return Commit(*request, progress);
 }
 
 absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
@@ -468,26 +465,8 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
     return absl::InvalidArgumentError("params must be an object");
   }
   const Json args = params.is_null() ? Json::object() : params;
-  if (method == "commit") {
-    CommitRequest request;
-    auto name = Name(args, "session");
-    if (!name.ok()) return name.status();
-    request.session = *name;
-    request.isolation = options_.isolation;
-    if (const std::string word = Text(args, "isolation"); !word.empty()) {
-      const auto isolation = ParseIsolation(word);
-      if (!isolation) return absl::InvalidArgumentError("isolation: " + word);
-      request.isolation = *isolation;
-    }
-    if (const std::string word = Text(args, "on_conflict"); !word.empty()) {
-      const auto rule = ParseOnConflict(word);
-      if (!rule) return absl::InvalidArgumentError("on_conflict: " + word);
-      request.on_conflict = *rule;
-    }
-    request.dry_run = Flag(args, "dry_run");
-    request.force = Flag(args, "force");
-    return Commit(request, progress);
-  }
+  if (method == "commit") return CommitCommand(args, progress);
+  if (method == "revert") return Revert(args, progress);
   using Command = absl::StatusOr<Json> (EngineImpl::*)(const Json&);
   static const auto* const commands = new std::map<std::string, Command>{
       {"ls", &EngineImpl::Ls},
@@ -497,11 +476,15 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
       {"rollback", &EngineImpl::Rollback},
       {"clone", &EngineImpl::Clone},
       {"rm", &EngineImpl::Rm},
+      {"diff", &EngineImpl::Diff},
+      {"rebase", &EngineImpl::Rebase},
       {"log", &EngineImpl::Log},
       {"tag", &EngineImpl::Tag},
       {"untag", &EngineImpl::Untag},
       {"gc", &EngineImpl::Gc},
-      {"adopt", &EngineImpl::Adopt}};
+      {"adopt", &EngineImpl::Adopt},
+      {"check", &EngineImpl::Check},
+      {"map", &EngineImpl::Map}};
   const auto command = commands->find(method);
   if (command == commands->end()) {
     return absl::UnimplementedError(

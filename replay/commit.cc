@@ -46,9 +46,9 @@ const char* KindName(Conflict::Kind kind) {
   return kind == Conflict::Kind::kWriteWrite ? "write-write" : "read-write";
 }
 
-nlohmann::json CommitJson(const std::string& result, const std::string& session,
+Json CommitJson(const std::string& result, const std::string& session,
                           const GenerationRecord& generation) {
-  nlohmann::json files = nlohmann::json::array();
+  Json files = Json::array();
   for (const GenerationRecord::File& file : generation.files) {
     files.push_back({{"path", file.path}, {"blocks", file.blocks}});
   }
@@ -62,11 +62,11 @@ nlohmann::json CommitJson(const std::string& result, const std::string& session,
 
 }  // namespace
 
-nlohmann::json EngineImpl::ConflictJson(
+Json EngineImpl::ConflictJson(
     const std::string& session, Generation base,
     const std::vector<Conflict>& conflicts,
     const std::map<SpaceId, std::string>& paths) {
-  nlohmann::json list = nlohmann::json::array();
+  Json list = Json::array();
   for (const Conflict& conflict : conflicts) {
     const auto path = paths.find(conflict.inode);
     list.push_back(
@@ -113,7 +113,7 @@ absl::Status EngineImpl::ReadyToCommit() {
   if (!now.ok()) return now.status();
   absl::MutexLock lock(&mu_);
   if (*now != catalog_.identity().superblock) {
-    image_status_ = DescribeChange(catalog_.identity().superblock, *now);
+    Refuse(DescribeChange(catalog_.identity().superblock, *now));
   }
   return image_status_;
 }
@@ -287,15 +287,9 @@ absl::StatusOr<Plan> EngineImpl::PlanCommit(Session* session,
 }
 
 absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
-    const CommitRecord& record, const Plan& plan,
-    GenerationRecord* generation) {
+    const CommitRecord& record, GenerationRecord* generation) {
   BlockSet blocks = ChangedBlocks(record);
-  BlockSet fresh;  // in use in no generation that can be read
-  for (const ByteRange& range : plan.allocated) {
-    const uint64_t first = (range.offset + kBlockSize - 1) / kBlockSize;
-    const uint64_t end = range.end() / kBlockSize;
-    if (first < end) fresh.AddRange({first, end - first});
-  }
+  BlockSet fresh = generation->allocated;  // in use in no readable generation
   {
     absl::MutexLock lock(&mu_);
     if (!catalog_.NewestNeededBeside(generation->session, options_.history)) {
@@ -338,15 +332,17 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   return std::shared_ptr<Stack>(*std::move(undo));
 }
 
-absl::StatusOr<GenerationRecord> EngineImpl::Record(Session* session,
-                                                    const Frozen& frozen,
-                                                    const BlockSets& dropped,
-                                                    Plan* plan) {
+GenerationRecord EngineImpl::Describe(const Session& session,
+                                      const Frozen& frozen,
+                                      const BlockSets& dropped,
+                                      const Plan& plan) {
   GenerationRecord generation;
   generation.time = absl::ToUnixSeconds(absl::Now());
-  generation.session = session->name();
+  generation.session = session.name();
   generation.writes = WrittenBlocks(frozen.changes);
-  for (const auto& [inode, set] : dropped) generation.writes[inode].Subtract(set);
+  for (const auto& [inode, set] : dropped) {
+    generation.writes[inode].Subtract(set);
+  }
   for (const auto& [inode, set] : generation.writes) {
     const auto path = frozen.paths.find(inode);
     generation.files.push_back(
@@ -355,56 +351,57 @@ absl::StatusOr<GenerationRecord> EngineImpl::Record(Session* session,
   generation.blocks = CountBlocks(generation.writes);
   generation.bytes = generation.blocks * kBlockSize;
   generation.source_layers = frozen.stack->layers();
-  for (const ByteRange& range : plan->freed) {
+  for (const ByteRange& range : plan.freed) {
     generation.freed.AddRange(Covering(range.offset, range.length));
   }
-  {
-    absl::MutexLock lock(&mu_);
-    generation.number = catalog_.identity().newest + 1;
+  for (const ByteRange& range : plan.allocated) {
+    // Only blocks that it took wholly: the rest of a shared one was in use.
+    const uint64_t first = (range.offset + kBlockSize - 1) / kBlockSize;
+    const uint64_t end = range.end() / kBlockSize;
+    if (first < end) generation.allocated.AddRange({first, end - first});
   }
-  auto record = std::make_shared<const CommitRecord>(
-      MakeCommitRecord(generation.number, plan, frozen.stack));
-  auto undo = WriteUndo(*record, *plan, &generation);
-  if (!undo.ok()) return undo.status();
-  auto pieces = WritePieces(store_.get(), *record);
-  if (!pieces.ok()) return pieces.status();
-  generation.redo_pieces = *pieces;
-  absl::Status status =
-      Publish(session, generation, record, *std::move(undo), *plan);
-  if (!status.ok()) return status;
+  absl::MutexLock lock(&mu_);
+  generation.number = catalog_.identity().newest + 1;
   return generation;
 }
 
-absl::Status EngineImpl::Publish(Session* session,
-                                 const GenerationRecord& generation,
-                                 std::shared_ptr<const CommitRecord> record,
-                                 std::shared_ptr<Stack> undo,
-                                 const Plan& plan) {
-  absl::MutexLock gate(&session->gate);
-  {
-    absl::MutexLock lock(&mu_);
-    IdentityRecord identity = catalog_.identity();
-    identity.newest = generation.number;
-    if (undo == nullptr) identity.oldest = generation.number;
-    identity.superblock_before = record->superblock_before;
-    identity.superblock = record->superblock_after;
-    SessionRecord moved = RecordOf(*session);
+absl::Status EngineImpl::CommitPoint(Session* session,
+                                     const GenerationRecord& generation,
+                                     const CommitRecord& record, bool undone) {
+  absl::MutexLock lock(&mu_);
+  IdentityRecord identity = catalog_.identity();
+  identity.newest = generation.number;
+  if (!undone) identity.oldest = generation.number;
+  identity.superblock_before = record.superblock_before;
+  identity.superblock = record.superblock_after;
+  rocksdb::WriteBatch batch;
+  batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
+  batch.Put(IdentityKey(), EncodeIdentity(identity));
+  SessionRecord moved;
+  if (session != nullptr) {
+    session->gate.AssertHeld();
+    moved = RecordOf(*session);
     moved.generation = generation.number;
-    rocksdb::WriteBatch batch;
-    batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
-    batch.Put(IdentityKey(), EncodeIdentity(identity));
     batch.Put(SessionKey(moved.name), EncodeSession(moved));
-    absl::Status status = store_->Write(&batch, /*sync=*/true);
-    if (!status.ok()) return status;
-    catalog_.PutGeneration(generation);
-    catalog_.PutIdentity(std::move(identity));
-    catalog_.PutSession(std::move(moved));
   }
-  // The commit point is behind us: nothing below can fail it.
+  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  if (!status.ok()) return status;
+  catalog_.PutGeneration(generation);
+  catalog_.PutIdentity(std::move(identity));
+  if (session != nullptr) catalog_.PutSession(std::move(moved));
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::Publish(
+    Session* session, const GenerationRecord& generation,
+    std::shared_ptr<const CommitRecord> record, std::shared_ptr<Stack> undo,
+    const std::vector<std::shared_ptr<const FileMap>>* new_maps) {
   if (undo != nullptr) image_->PublishUndo(generation.number, std::move(undo));
   image_->SetRedo(generation.number, MakeRedo(record));
-  maps_->Advance(generation.number, plan.new_maps);
+  if (new_maps != nullptr) maps_->Advance(generation.number, *new_maps);
   pending_ = std::move(record);
+  if (session == nullptr) return absl::OkStatus();
+  session->gate.AssertHeld();
   absl::Status status = MoveTo(session, generation.number);
   absl::MutexLock lock(&mu_);
   if (session->life.connections > 0) {
@@ -412,8 +409,31 @@ absl::Status EngineImpl::Publish(Session* session,
   } else {
     session->reads.Clear();
   }
-  pins_held_ = false;
   return status;
+}
+
+absl::Status EngineImpl::Record(
+    Session* session, GenerationRecord* generation,
+    std::shared_ptr<const CommitRecord> record,
+    const std::vector<std::shared_ptr<const FileMap>>* new_maps) {
+  auto let_pins = absl::MakeCleanup([&] {
+    absl::MutexLock lock(&mu_);
+    pins_held_ = false;
+  });
+  auto undo = WriteUndo(*record, generation);
+  if (!undo.ok()) return undo.status();
+  auto pieces = WritePieces(store_.get(), *record);
+  if (!pieces.ok()) return pieces.status();
+  generation->redo_pieces = *pieces;
+  if (session != nullptr) session->gate.Lock();
+  auto unlock = absl::MakeCleanup([&] {
+    if (session != nullptr) session->gate.Unlock();
+  });
+  absl::Status status =
+      CommitPoint(session, *generation, *record, *undo != nullptr);
+  if (!status.ok()) return status;
+  return Publish(session, *generation, std::move(record), *std::move(undo),
+                 new_maps);
 }
 
 Generation EngineImpl::StageOldGenerations(rocksdb::WriteBatch* batch) {
@@ -507,7 +527,7 @@ absl::Status EngineImpl::ApplyPending(const Progress& progress) {
   return status;
 }
 
-absl::StatusOr<nlohmann::json> EngineImpl::Commit(const CommitRequest& request,
+absl::StatusOr<Json> EngineImpl::Commit(const CommitRequest& request,
                                                   const Progress& progress) {
   if (request.force && !request.dry_run) {
     auto record = TakeRecord(request.session, /*force=*/true);
@@ -541,37 +561,26 @@ absl::StatusOr<nlohmann::json> EngineImpl::Commit(const CommitRequest& request,
   }
   auto plan = PlanCommit(session.get(), *frozen, verdict->dropped);
   if (!plan.ok()) return plan.status();
+  GenerationRecord generation =
+      Describe(*session, *frozen, verdict->dropped, *plan);
   if (request.dry_run) {
-    GenerationRecord would;
-    BlockSets writes = WrittenBlocks(frozen->changes);
-    for (auto& [inode, set] : writes) {
-      const auto dropped = verdict->dropped.find(inode);
-      if (dropped != verdict->dropped.end()) set.Subtract(dropped->second);
-      would.files.push_back({inode, frozen->paths[inode], set.Count()});
-    }
-    would.blocks = CountBlocks(writes);
-    would.bytes = would.blocks * kBlockSize;
-    absl::MutexLock lock(&mu_);
-    would.number = catalog_.identity().newest + 1;
-    return CommitJson("would-commit", session->name(), would);
+    return CommitJson("would-commit", session->name(), generation);
   }
-  auto generation =
-      Record(session.get(), *frozen, verdict->dropped, &*plan);
-  {
-    absl::MutexLock lock(&mu_);
-    pins_held_ = false;
-  }
-  if (!generation.ok()) return generation.status();
+  auto record = std::make_shared<const CommitRecord>(
+      MakeCommitRecord(generation.number, &*plan, frozen->stack));
+  absl::Status status =
+      Record(session.get(), &generation, std::move(record), &plan->new_maps);
+  if (!status.ok()) return status;
   if (absl::Status s = ApplyPending(progress); !s.ok()) {
     return absl::Status(
         s.code(),
         absl::StrCat("session ", session->name(), " is committed as generation ",
-                     generation->number,
+                     generation.number,
                      " and reads show it, but writing it to the image failed; "
                      "the next commit and the next start try again: ",
                      s.message()));
   }
-  return CommitJson("committed", session->name(), *generation);
+  return CommitJson("committed", session->name(), generation);
 }
 
 }  // namespace ext2cow

@@ -107,8 +107,13 @@ void EngineImpl::CheckSuperblockNow() {
   absl::MutexLock lock(&mu_);
   if (!now.ok() || pending || !image_status_.ok()) return;
   if (*now == catalog_.identity().superblock) return;
-  image_status_ = DescribeChange(catalog_.identity().superblock, *now);
+  Refuse(DescribeChange(catalog_.identity().superblock, *now));
   options_.log(std::string(image_status_.message()));
+}
+
+void EngineImpl::Refuse(absl::Status why) {
+  image_->Refuse(why);
+  image_status_ = std::move(why);
 }
 
 void EngineImpl::ExpireSessions() {

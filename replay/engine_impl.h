@@ -22,6 +22,8 @@
 
 namespace ext2cow {
 
+using Json = nlohmann::json;
+
 // Locks, in the order in which they may be taken:
 //   commit_mu_   one commit, revert, rebase, adopt or gc at a time
 //   Session::gate
@@ -73,6 +75,8 @@ class EngineImpl : public Engine {
 
   // engine.cc: start and stop.
   absl::Status OpenImage();
+  // From now on what would come from the image is refused.
+  void Refuse(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Recover();
   absl::Status RemoveStrays();
   void Tick();
@@ -138,16 +142,25 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
   absl::StatusOr<Plan> PlanCommit(Session* session, const Frozen& frozen,
                                   const BlockSets& dropped);
-  absl::StatusOr<GenerationRecord> Record(Session* session,
-                                          const Frozen& frozen,
-                                          const BlockSets& dropped, Plan* plan)
+  // What `log` and later checks need to know of the commit.
+  GenerationRecord Describe(const Session& session, const Frozen& frozen,
+                            const BlockSets& dropped, const Plan& plan);
+  // Makes undo, pieces and names durable: the commit point. `session` is null for
+  // a revert; `new_maps` null when the files' maps are not known.
+  absl::Status Record(
+      Session* session, GenerationRecord* generation,
+      std::shared_ptr<const CommitRecord> record,
+      const std::vector<std::shared_ptr<const FileMap>>* new_maps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  absl::StatusOr<std::shared_ptr<Stack>> WriteUndo(const CommitRecord& record,
-                                                   const Plan& plan,
-                                                   GenerationRecord* generation);
-  absl::Status Publish(Session* session, const GenerationRecord& generation,
-                       std::shared_ptr<const CommitRecord> record,
-                       std::shared_ptr<Stack> undo, const Plan& plan)
+  absl::StatusOr<std::shared_ptr<Stack>> WriteUndo(
+      const CommitRecord& record, GenerationRecord* generation);
+  absl::Status CommitPoint(Session* session, const GenerationRecord& generation,
+                           const CommitRecord& record, bool undone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::Status Publish(
+      Session* session, const GenerationRecord& generation,
+      std::shared_ptr<const CommitRecord> record, std::shared_ptr<Stack> undo,
+      const std::vector<std::shared_ptr<const FileMap>>* new_maps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::Status ApplyPending(const Progress& progress)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
@@ -163,7 +176,6 @@ class EngineImpl : public Engine {
                               const std::map<SpaceId, std::string>& paths);
 
   // commands.cc, one function a command.
-  using Json = nlohmann::json;
   absl::StatusOr<Json> Ls(const Json& params);
   absl::StatusOr<Json> Info(const Json& params);
   absl::StatusOr<Json> Create(const Json& params);
@@ -176,6 +188,21 @@ class EngineImpl : public Engine {
   absl::StatusOr<Json> Untag(const Json& params);
   absl::StatusOr<Json> Gc(const Json& params);
   absl::StatusOr<Json> Adopt(const Json& params);
+  absl::StatusOr<Json> CommitCommand(const Json& params,
+                                     const Progress& progress);
+  absl::StatusOr<CommitRequest> ParseCommit(const Json& params) const;
+
+  // points.cc
+  absl::StatusOr<Json> Revert(const Json& params, const Progress& progress);
+  absl::StatusOr<Json> Rebase(const Json& params);
+  absl::Status DropBlocks(SessionRecord* record, const BlockSets& dropped);
+
+  // inspect.cc
+  absl::StatusOr<Json> Diff(const Json& params);
+  absl::StatusOr<Json> Check(const Json& params);
+  absl::StatusOr<Json> Map(const Json& params);
+  absl::StatusOr<std::map<SpaceId, SpaceChanges>> ChangesOf(
+      const std::string& session);
   Json SessionJson(const SessionRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

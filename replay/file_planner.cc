@@ -274,7 +274,8 @@ absl::Status FilePlanner::ReleaseRun(const FileRun& run) {
       clusters = 0;  // freed with the run before
     }
     if (clusters > 0) {
-      const uint64_t physical = (run.physical - run.logical) / size + block;
+      const uint64_t physical =
+          run.physical / size + (block - run.logical / size);
       if (absl::Status s = context_.bitmaps.Release(physical, clusters);
           !s.ok()) {
         return s;

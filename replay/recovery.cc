@@ -48,7 +48,7 @@ absl::Status EngineImpl::OpenImage() {
   }
   absl::Status changed = DescribeChange(identity.superblock, *now);
   if (options_.serving) return changed;
-  image_status_ = std::move(changed);  // `adopt` and looking are still possible
+  Refuse(std::move(changed));  // `adopt` and looking are still possible
   return absl::OkStatus();
 }
 

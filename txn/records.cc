@@ -133,7 +133,8 @@ std::string EncodeGeneration(const GenerationRecord& record) {
     w.U32(file.inode).Bytes(file.path).U64(file.blocks);
   }
   PutSets(&w, record.writes);
-  w.U64(record.undo).Bytes(record.freed.Encode()).U8(record.applied);
+  w.U64(record.undo).Bytes(record.freed.Encode());
+  w.Bytes(record.allocated.Encode()).U8(record.applied);
   PutLayers(&w, record.source_layers);
   w.U32(record.redo_pieces);
   return w.Finish();
@@ -164,6 +165,9 @@ absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
   absl::StatusOr<BlockSet> freed = BlockSet::Decode(r->Bytes());
   if (!freed.ok()) return freed.status();
   record.freed = *std::move(freed);
+  absl::StatusOr<BlockSet> allocated = BlockSet::Decode(r->Bytes());
+  if (!allocated.ok()) return allocated.status();
+  record.allocated = *std::move(allocated);
   record.applied = r->U8() != 0;
   record.source_layers = GetLayers(&*r);
   record.redo_pieces = r->U32();

@@ -63,6 +63,8 @@ struct GenerationRecord {
   LayerId undo = 0;  // 0: nothing was kept (nobody could read what was before)
   // Physical blocks that it freed: they still belong to the generations before.
   BlockSet freed;
+  // Physical blocks that it took into use.
+  BlockSet allocated;
   bool applied = false;
   // While not applied: the session's layers that the data runs refer to.
   std::vector<LayerId> source_layers;

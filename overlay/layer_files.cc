@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "overlay/layer_files.h"
+
+#include "absl/strings/str_cat.h"
+#include "overlay/keys.h"
+
+namespace ext2cow {
+
+absl::StatusOr<std::shared_ptr<BlockFile>> LayerFiles::Get(LayerId layer,
+                                                           SpaceId space,
+                                                           bool create) {
+  const Id id = {layer, space};
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    const auto it = open_.find(id);
+    if (it != open_.end()) return it->second;
+  }
+  absl::MutexLock lock(&mu_);
+  const auto it = open_.find(id);
+  if (it != open_.end()) return it->second;
+  const std::string name = DataFileName(layer, space);
+  auto file = files_->Open(name, /*create=*/false);
+  if (absl::IsNotFound(file.status())) {
+    if (!create) {
+      return absl::DataLossError(absl::StrCat("layer ", layer, ", space ", space,
+                                              ": the data file is missing"));
+    }
+    file = files_->Open(name, /*create=*/true);
+    new_names_ = true;
+  }
+  if (!file.ok()) return file.status();
+  return open_[id] = *std::move(file);
+}
+
+void LayerFiles::MarkWritten(LayerId layer, SpaceId space) {
+  const Id id = {layer, space};
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    if (written_.contains(id)) return;
+  }
+  absl::MutexLock lock(&mu_);
+  written_.insert(id);
+}
+
+absl::Status LayerFiles::Sync() {
+  std::vector<std::shared_ptr<BlockFile>> files;
+  bool names = false;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const Id& id : written_) files.push_back(open_.at(id));
+    written_.clear();
+    std::swap(names, new_names_);
+  }
+  for (const auto& file : files) {
+    const absl::Status status = file->Sync();
+    if (!status.ok()) return status;
+  }
+  return names ? files_->SyncNames() : absl::OkStatus();
+}
+
+void LayerFiles::Forget(LayerId layer) {
+  absl::MutexLock lock(&mu_);
+  absl::erase_if(open_, [&](const auto& file) {
+    return file.first.first == layer && !written_.contains(file.first);
+  });
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,50 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#ifndef EXT2COW_OVERLAY_LAYER_FILES_H_
+#define EXT2COW_OVERLAY_LAYER_FILES_H_
+
+#include <memory>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "overlay/block_file.h"
+#include "overlay/types.h"
+
+namespace ext2cow {
+
+// The data files of a stack's layers, opened when first asked for, and which of
+// them have bytes that no sync has covered. Thread-safe.
+class LayerFiles {
+ public:
+  explicit LayerFiles(BlockFiles* files) : files_(files) {}
+
+  // The file stays readable for as long as the pointer is held, even when it is
+  // unlinked meanwhile. kDataLoss when it is missing and not `create`.
+  absl::StatusOr<std::shared_ptr<BlockFile>> Get(LayerId layer, SpaceId space,
+                                                 bool create);
+  // Called after bytes were written and before anything names them: the next
+  // Sync then covers them.
+  void MarkWritten(LayerId layer, SpaceId space);
+  // Makes marked files durable, and the names of new ones.
+  absl::Status Sync();
+  // Closes the layer's files once nobody reads them.
+  void Forget(LayerId layer);
+
+ private:
+  using Id = std::pair<LayerId, SpaceId>;
+
+  BlockFiles* const files_;
+  absl::Mutex mu_;
+  absl::flat_hash_map<Id, std::shared_ptr<BlockFile>> open_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<Id> written_ ABSL_GUARDED_BY(mu_);
+  bool new_names_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace ext2cow
+
+#endif  // EXT2COW_OVERLAY_LAYER_FILES_H_

@@ -1,0 +1,312 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Looking without changing: diff, map, check.
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "replay/engine_impl.h"
+#include "replay/image_check.h"
+#include "replay/params.h"
+
+namespace ext2cow {
+namespace {
+
+Json Ranges(const BlockSet& set, const char* kind) {
+  Json ranges = Json::array();
+  set.ForEachRun([&](BlockRange run) {
+    Json range = {{"start", run.first * kBlockSize},
+                  {"length", run.count * kBlockSize}};
+    if (kind != nullptr) range["kind"] = kind;
+    ranges.push_back(std::move(range));
+  });
+  return ranges;
+}
+
+BlockSet All(const SpaceChanges& change) {
+  BlockSet all = change.written;
+  all.Union(change.zeroed);
+  all.Union(change.discarded);
+  return all;
+}
+
+std::string PathOf(const std::map<SpaceId, std::string>& paths, SpaceId inode) {
+  const auto path = paths.find(inode);
+  return path != paths.end() ? path->second : absl::StrCat("inode ", inode);
+}
+
+Json FileDiff(const std::string& path, const SpaceChanges& change,
+              const BlockSet& others) {
+  Json ranges = Ranges(change.written, "written");
+  for (const Json& range : Ranges(change.zeroed, "zeroed")) {
+    ranges.push_back(range);
+  }
+  for (const Json& range : Ranges(change.discarded, "discarded")) {
+    ranges.push_back(range);
+  }
+  BlockSet below = others;
+  below.Subtract(All(change));
+  for (const Json& range : Ranges(below, "committed")) ranges.push_back(range);
+  std::sort(ranges.begin(), ranges.end(), [](const Json& a, const Json& b) {
+    return a["start"] < b["start"];
+  });
+  return {{"path", path},
+          {"blocks", change.Count() + below.Count()},
+          {"ranges", std::move(ranges)}};
+}
+
+}  // namespace
+
+absl::StatusOr<std::map<SpaceId, SpaceChanges>> EngineImpl::ChangesOf(
+    const std::string& session) {
+  std::vector<LayerId> layers;
+  bool live;
+  {
+    absl::MutexLock lock(&mu_);
+    live = live_.contains(session);
+    const SessionRecord* record = catalog_.FindSession(session);
+    if (record == nullptr && !live) {
+      return absl::NotFoundError(absl::StrCat("there is no session ", session,
+                                              "; `ext2cow ls` lists them"));
+    }
+    if (record != nullptr) layers = record->layers;
+  }
+  if (!live) {
+    if (layers.empty()) return std::map<SpaceId, SpaceChanges>();
+    auto stack = Stack::Open(store_.get(), layers, {.read_only = true});
+    if (!stack.ok()) return stack.status();
+    return (*stack)->Changes();
+  }
+  auto acquired = Acquire(session, Missing::kFail, false, false);
+  if (!acquired.ok()) return acquired.status();
+  auto release = absl::MakeCleanup([&] { Release(*acquired); });
+  absl::ReaderMutexLock gate(&(*acquired)->gate);
+  return (*acquired)->stack->Changes();
+}
+
+absl::StatusOr<Json> EngineImpl::Diff(const Json& params) {
+  auto name = Name(params, "session");
+  if (!name.ok()) return name.status();
+  auto changes = ChangesOf(*name);
+  if (!changes.ok()) return changes.status();
+  const std::string against = Text(params, "against");
+  Generation from, to;
+  std::vector<LayerId> other_layers;
+  std::map<SpaceId, std::string> paths;
+  BlockSets others;  // what differs for another reason than the session
+  {
+    absl::MutexLock lock(&mu_);
+    if (const SessionRecord* record = catalog_.FindSession(*name)) {
+      to = record->generation;
+      paths = record->files;
+    } else {
+      const auto live = live_.find(*name);
+      to = live == live_.end() ? 0 : live->second->life.pinned;
+    }
+    from = to;
+    if (against.find('@') != std::string::npos) {
+      auto source = ParseSource(against);
+      if (!source.ok()) return source.status();
+      const SessionRecord* other = catalog_.FindSession(source->session);
+      const SnapshotRecord* snapshot =
+          other == nullptr ? nullptr
+                           : Catalog::FindSnapshot(*other, source->snapshot);
+      if (snapshot == nullptr) {
+        return absl::NotFoundError(
+            absl::StrCat("there is no snapshot ", against));
+      }
+      other_layers = snapshot->layers;
+      from = snapshot->generation;
+      paths.insert(other->files.begin(), other->files.end());
+    } else if (!against.empty()) {
+      auto point = FindPoint(against);
+      if (!point.ok()) return point.status();
+      from = *point;
+    }
+    for (const GenerationRecord* later : catalog_.Later(std::min(from, to))) {
+      if (later->number <= std::max(from, to)) {
+        UnionInto(&others, later->writes);
+      }
+      for (const auto& file : later->files) {
+        paths.emplace(file.inode, file.path);
+      }
+    }
+  }
+  if (!other_layers.empty()) {
+    auto stack = Stack::Open(store_.get(), other_layers, {.read_only = true});
+    if (!stack.ok()) return stack.status();
+    // Layers that both share differ in nothing: what either put on top does.
+    std::vector<LayerId> mine;
+    {
+      absl::MutexLock lock(&mu_);
+      if (const SessionRecord* r = catalog_.FindSession(*name)) mine = r->layers;
+    }
+    if (mine.size() >= other_layers.size() &&
+        std::equal(other_layers.begin(), other_layers.end(), mine.begin())) {
+      changes->clear();
+      const std::vector<LayerId> above(
+          mine.begin() + static_cast<std::ptrdiff_t>(other_layers.size()),
+          mine.end());
+      if (!above.empty()) {
+        auto top = Stack::Open(store_.get(), above, {.read_only = true});
+        if (!top.ok()) return top.status();
+        *changes = (*top)->Changes();
+      }
+    } else {
+      for (const auto& [inode, change] : (*stack)->Changes()) {
+        others[inode].Union(All(change));
+      }
+    }
+  }
+  Json files = Json::array();
+  uint64_t blocks = 0;
+  std::set<SpaceId> inodes;
+  for (const auto& [inode, change] : *changes) inodes.insert(inode);
+  for (const auto& [inode, set] : others) inodes.insert(inode);
+  for (SpaceId inode : inodes) {
+    Json file =
+        FileDiff(PathOf(paths, inode), (*changes)[inode], others[inode]);
+    if (file["blocks"] == 0) continue;
+    blocks += file["blocks"].get<uint64_t>();
+    files.push_back(std::move(file));
+  }
+  return Json{{"session", *name},
+              {"generation", to},
+              {"against", against.empty() ? absl::StrCat(from) : against},
+              {"blocks", blocks},
+              {"files", std::move(files)}};
+}
+
+absl::StatusOr<Json> EngineImpl::Map(const Json& params) {
+  auto name = Name(params, "session");
+  if (!name.ok()) return name.status();
+  auto session = Acquire(*name, Missing::kFail, false, false);
+  if (!session.ok()) return session.status();
+  auto release = absl::MakeCleanup([&] { Release(*session); });
+  absl::ReaderMutexLock gate(&(*session)->gate);
+  const auto changes = (*session)->stack->Changes();
+  BlockSets writes;
+  for (const auto& [inode, change] : changes) writes[inode] = All(change);
+  const BlockSets reads = (*session)->reads.Snapshot();
+  const Generation generation = (*session)->generation;
+  std::vector<Conflict> conflicts;
+  std::map<SpaceId, std::string> paths;
+  {
+    absl::MutexLock lock(&mu_);
+    conflicts = FindConflicts(reads, writes, catalog_.Later(generation),
+                              Isolation::kSerializable);
+    if (const SessionRecord* r = catalog_.FindSession(*name)) paths = r->files;
+  }
+  for (const auto& [inode, file] : (*session)->files) paths[inode] = file.path;
+  Json files = Json::array();
+  for (const auto& [inode, path] : paths) {
+    uint64_t size = 0;
+    if (auto file = maps_->File(generation, inode); file.ok()) {
+      size = file->map->size();
+    }
+    std::vector<Conflict> here;
+    for (const Conflict& c : conflicts) {
+      if (c.inode == inode) here.push_back(c);
+    }
+    const auto change = changes.find(inode);
+    const auto read = reads.find(inode);
+    SpaceChanges none;
+    const SpaceChanges& mine = change == changes.end() ? none : change->second;
+    BlockSet zeros = mine.zeroed;
+    zeros.Union(mine.discarded);
+    files.push_back(
+        {{"path", path},
+         {"size", size},
+         {"written", Ranges(mine.written, nullptr)},
+         {"zeroed", Ranges(zeros, nullptr)},
+         {"read",
+          Ranges(read == reads.end() ? BlockSet() : read->second, nullptr)},
+         {"conflicts",
+          ConflictJson(*name, generation, here, paths)["conflicts"]}});
+  }
+  return Json{{"session", *name},
+              {"generation", generation},
+              {"files", std::move(files)}};
+}
+
+absl::StatusOr<Json> EngineImpl::Check(const Json&) {
+  absl::MutexLock commit(&commit_mu_);
+  Json damage = Json::array();
+  const auto report = [&](const std::string& what, const std::string& affects) {
+    damage.push_back({{"what", what}, {"affects", affects}});
+  };
+  std::map<LayerId, std::string> used_by;
+  std::set<Generation> generations;
+  {
+    absl::MutexLock lock(&mu_);
+    const auto use = [&](const std::vector<LayerId>& layers,
+                         const std::string& who) {
+      for (LayerId layer : layers) {
+        std::string& users = used_by[layer];
+        absl::StrAppend(&users, users.empty() ? "" : ", ", who);
+      }
+    };
+    const IdentityRecord& identity = catalog_.identity();
+    const auto pin = [&](Generation generation, const std::string& who) {
+      if (generation < identity.adopted) return;  // stale: never read
+      generations.insert(generation);
+      if (generation < identity.oldest || generation > identity.newest) {
+        report(absl::StrCat("generation ", generation, " is not kept"), who);
+      }
+    };
+    for (const auto& [name, record] : catalog_.sessions()) {
+      use(record.layers, "session " + name);
+      pin(record.generation, "session " + name);
+      for (const SnapshotRecord& snapshot : record.snapshots) {
+        const std::string who =
+            absl::StrCat("snapshot ", name, "@", snapshot.name);
+        use(snapshot.layers, who);
+        pin(snapshot.generation, who);
+      }
+    }
+    for (const auto& [tag, generation] : catalog_.tags()) {
+      pin(generation, "tag " + tag);
+    }
+    for (const auto& [number, record] : catalog_.generations()) {
+      const std::string who = absl::StrCat("generations before ", number);
+      if (record.undo != 0) use({record.undo}, who);
+      if (!record.applied) use(record.source_layers, absl::StrCat("commit ", number));
+    }
+    generations.insert(identity.newest);
+  }
+  for (const auto& [layer, users] : used_by) {
+    const std::string who = users;
+    absl::Status s = VerifyLayer(
+        store_.get(), layer,
+        [&](SpaceId space, uint64_t block, std::string what) {
+          report(absl::StrCat("layer ", layer, ", inode ", space, ", block ",
+                              block, ": ", what),
+                 who);
+        });
+    if (!s.ok()) report(std::string(s.message()), who);
+  }
+  auto layers = ListLayers(store_.get());
+  if (!layers.ok()) report(std::string(layers.status().message()), "the store");
+  if (device_ != nullptr) {
+    if (absl::Status s = ImageStatus(); !s.ok()) {
+      report(std::string(s.message()), "the image");
+    } else {
+      for (Generation generation : generations) {
+        auto state = maps_->State(generation);
+        if (!state.ok()) {
+          report(std::string(state.status().message()),
+                 absl::StrCat("generation ", generation));
+        }
+      }
+    }
+  }
+  return Json{{"result", damage.empty() ? "clean" : "damaged"},
+              {"layers", used_by.size()},
+              {"generations", generations.size()},
+              {"damage", std::move(damage)}};
+}
+
+}  // namespace ext2cow

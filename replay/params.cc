@@ -1,0 +1,41 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "replay/params.h"
+
+#include "absl/strings/str_cat.h"
+#include "replay/engine.h"
+
+namespace ext2cow {
+
+std::string Text(const nlohmann::json& params, const char* key) {
+  const auto it = params.find(key);
+  return it != params.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+bool Flag(const nlohmann::json& params, const char* key) {
+  const auto it = params.find(key);
+  return it != params.end() && it->is_boolean() && it->get<bool>();
+}
+
+absl::StatusOr<std::string> Name(const nlohmann::json& params, const char* key) {
+  std::string name = Text(params, key);
+  if (IsValidName(name)) return name;
+  return absl::InvalidArgumentError(absl::StrCat(
+      key, ": '", name,
+      "' is no name: letters, digits, '.', '_' and '-', at most 64, the first a "
+      "letter or digit"));
+}
+
+absl::StatusOr<Source> ParseSource(const std::string& text) {
+  const size_t at = text.find('@');
+  Source source{text.substr(0, at),
+                at == std::string::npos ? "" : text.substr(at + 1)};
+  if (!IsValidName(source.session) ||
+      (at != std::string::npos && !IsValidName(source.snapshot))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is no SESSION or SESSION@SNAP"));
+  }
+  return source;
+}
+
+}  // namespace ext2cow

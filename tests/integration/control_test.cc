@@ -1,0 +1,189 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "nlohmann/json.hpp"
+#include "tests/support/server_fixture.h"
+
+namespace ext2cow::test {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+// One raw connection to the control socket.
+class ControlClient {
+ public:
+  explicit ControlClient(const std::string& path)
+      : fd_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&address),
+                      sizeof address), 0) << path;
+  }
+  ~ControlClient() { close(fd_); }
+  ControlClient(const ControlClient&) = delete;
+  ControlClient& operator=(const ControlClient&) = delete;
+
+  // False when the server has hung up.
+  bool Send(const std::string& bytes) {
+    size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t n = send(fd_, bytes.data() + done, bytes.size() - done,
+                             MSG_NOSIGNAL);
+      if (n <= 0) return false;
+      done += static_cast<size_t>(n);
+    }
+    return true;
+  }
+  // One line without its end; empty when the server has hung up.
+  std::string Line() {
+    while (buffer_.find('\n') == std::string::npos) {
+      pollfd ready{fd_, POLLIN, 0};
+      EXPECT_NE(poll(&ready, 1, 60'000), 0) << "no answer";
+      char bytes[4096];
+      const ssize_t n = recv(fd_, bytes, sizeof bytes, MSG_DONTWAIT);
+      if (n <= 0) return {};
+      buffer_.append(bytes, static_cast<size_t>(n));
+    }
+    const size_t end = buffer_.find('\n');
+    const std::string line = buffer_.substr(0, end);
+    buffer_.erase(0, end + 1);
+    return line;
+  }
+  json Ask(const json& request) {
+    EXPECT_TRUE(Send(request.dump() + "\n"));
+    return json::parse(Line(), nullptr, false);
+  }
+
+ private:
+  int fd_;
+  std::string buffer_;
+};
+
+class ControlTest : public ServerTest {
+ protected:
+  void SetUp() override {
+    MakeImage();
+    Start();
+  }
+  void ExpectAlive() {
+    ControlClient client(socket_);
+    const json answer = client.Ask(
+        {{"jsonrpc", "2.0"}, {"id", 7}, {"method", "ls"}, {"params", json::object()}});
+    EXPECT_EQ(answer["jsonrpc"], "2.0") << answer;
+    EXPECT_EQ(answer["id"], 7) << answer;
+    EXPECT_TRUE(answer.contains("result")) << answer;
+    EXPECT_EQ(Connect().Size(), 4 * kMiB);
+  }
+  const std::string socket_ = store_ + "/control.sock";
+};
+
+TEST_F(ControlTest, AnswersJsonRpc) { ExpectAlive(); }
+
+TEST_F(ControlTest, CommitsThroughTheSocket) {
+  EXPECT_EQ(Connect("s").Write(0, "x"), 0);
+  ControlClient client(socket_);
+  json answer = client.Ask({{"jsonrpc", "2.0"}, {"id", "a"}, {"method", "commit"},
+                            {"params", {{"session", "s"}}}});
+  while (answer.is_object() && answer.contains("method")) {  // progress
+    EXPECT_FALSE(answer.contains("id")) << answer;
+    answer = json::parse(client.Line(), nullptr, false);
+  }
+  EXPECT_EQ(answer["id"], "a") << answer;
+  EXPECT_EQ(answer["result"]["result"], "committed") << answer;
+}
+
+TEST_F(ControlTest, ErrorsHaveTheCodesOfJsonRpc) {
+  ControlClient client(socket_);
+  EXPECT_TRUE(client.Send("{nonsense\n"));
+  EXPECT_EQ(json::parse(client.Line())["error"]["code"], -32700);
+  EXPECT_EQ(client.Ask({{"jsonrpc", "2.0"}, {"id", 1}})["error"]["code"], -32600);
+  EXPECT_EQ(client.Ask({{"jsonrpc", "2.0"}, {"id", 2}, {"method", "dance"}})
+                ["error"]["code"], -32601);
+  EXPECT_EQ(client.Ask({{"jsonrpc", "2.0"}, {"id", 3}, {"method", "info"},
+                        {"params", {{"session", 5}}}})["error"]["code"], -32602);
+  ExpectAlive();
+}
+
+TEST_F(ControlTest, GarbageDoesNoHarm) {
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    ControlClient client(socket_);
+    client.Send(RandomBytes(seed, 3000) + "\n");
+  }
+  for (const char* line :
+       {"[]", "null", "5", "\"x\"", "{}", "[{}]", "{\"method\":7}",
+        "{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"ls\",\"params\":7}",
+        "\xff\xfe", ""}) {
+    ControlClient client(socket_);
+    client.Send(std::string(line) + "\n");
+  }
+  ExpectAlive();
+}
+
+TEST_F(ControlTest, DeepNestingDoesNoHarm) {
+  ControlClient client(socket_);
+  client.Send(Repeat('[', 200'000) + "\n");
+  ExpectAlive();
+}
+
+TEST_F(ControlTest, EndlessLineIsCutOff) {
+  ControlClient client(socket_);
+  bool hung_up = false;
+  for (int i = 0; i < 512 && !hung_up; ++i) {
+    hung_up = !client.Send(Repeat('x', kMiB));
+  }
+  EXPECT_TRUE(hung_up) << "512 MiB without an end of line were taken";
+  ExpectAlive();
+}
+
+TEST_F(ControlTest, SlowAndManyClientsDoNoHarm) {
+  std::vector<std::unique_ptr<ControlClient>> clients;
+  for (int i = 0; i < 100; ++i) {
+    clients.push_back(std::make_unique<ControlClient>(socket_));
+    clients.back()->Send("{\"jsonrpc\"");  // and never the rest
+  }
+  clients.resize(10);  // some hang up; idle ones must not keep others out
+  ExpectAlive();
+}
+
+TEST_F(ControlTest, AnotherUserIsRefusedWhateverTheModes) {
+  ASSERT_EQ(chmod(store_.c_str(), 0755), 0);
+  ASSERT_EQ(chmod(socket_.c_str(), 0666), 0);
+  const std::string tool = dir_ / "ext2cow";
+  RunOk({"cp", ToolPath(), tool});  // the build may be in a private place
+  ProcessOptions nobody;
+  nobody.user = 65534;
+  const ProcessResult result =
+      RunProgram({tool, "--control", socket_, "ls"}, nobody);
+  EXPECT_EQ(result.status, 1) << result.out;
+  ExpectAlive();
+}
+
+TEST_F(ControlTest, StoppedServerLeavesNoSocket) {
+  EXPECT_EQ(server_->Stop(), 0);
+  EXPECT_NE(access(socket_.c_str(), F_OK), 0);
+}
+
+TEST_F(ControlTest, SocketOfAKilledServerIsReplaced) {
+  server_->Kill();
+  Start();
+  ExpectAlive();
+}
+
+TEST_F(ControlTest, ToolFailsPlainlyWithoutAStore) {
+  const ProcessResult result =
+      RunProgram({ToolPath(), "--store", dir_ / "missing", "ls"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("missing"));
+}
+
+}  // namespace
+}  // namespace ext2cow::test

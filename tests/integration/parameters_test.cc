@@ -1,0 +1,118 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/server_fixture.h"
+
+namespace ext2cow::test {
+namespace {
+
+using testing::HasSubstr;
+
+class ParametersTest : public ServerTest {
+ protected:
+  void SetUp() override { MakeImage(); }
+};
+
+TEST_F(ParametersTest, BadValuesAreRefusedByName) {
+  const std::vector<std::pair<std::string, std::string>> bad = {
+      {"ext2cow-on-disconnect", "perhaps"}, {"ext2cow-isolation", "none"},
+      {"ext2cow-history", "-1"},            {"ext2cow-history", "many"},
+      {"ext2cow-max-session", "big"},       {"ext2cow-max-store", "-5"},
+      {"ext2cow-expire", "soon"},           {"ext2cow-points", "maybe"},
+      {"ext2cow-cache", "1X"},              {"ext2cow-session", "bad/name"},
+      {"ext2cow-session", ""},              {"ext2cow-session", "-dash"}};
+  for (const auto& [name, value] : bad) {
+    const std::string word = absl::StrCat(name, "=", value);
+    EXPECT_THAT(StartRefused(Options({word})), HasSubstr(name)) << word;
+  }
+}
+
+TEST_F(ParametersTest, UnknownParameterIsRefused) {
+  EXPECT_THAT(StartRefused(Options({"ext2cow-nonsense=1"})),
+              HasSubstr("ext2cow-nonsense"));
+}
+
+TEST_F(ParametersTest, FileMustBeNamed) {
+  ServerOptions options = Options();
+  options.parameters = {image_, "ext2cow-store=" + store_};
+  EXPECT_THAT(StartRefused(options), HasSubstr("ext2file"));
+}
+
+TEST_F(ParametersTest, FileMustBeAbsolute) {
+  EXPECT_THAT(StartRefused(Options({"ext2file=relative.img"})),
+              HasSubstr("ext2file"));
+}
+
+TEST_F(ParametersTest, GoodValuesAreTaken) {
+  Start({"ext2cow-on-disconnect=keep", "ext2cow-isolation=snapshot",
+         "ext2cow-history=3", "ext2cow-max-session=1G", "ext2cow-max-store=2G",
+         "ext2cow-expire=3600", "ext2cow-points=no", "ext2cow-cache=64M",
+         "ext2cow-control=none"});
+  EXPECT_EQ(Connect("s").Write(0, "x"), 0);
+  EXPECT_FALSE(NbdClient(server_->socket(), "@0").connected());
+  EXPECT_FALSE(std::filesystem::exists(store_ + "/control.sock"));
+}
+
+TEST_F(ParametersTest, StoreIsPrivate) {
+  Start();
+  struct stat info;
+  ASSERT_EQ(stat(store_.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0700u);
+  ASSERT_EQ(stat((store_ + "/control.sock").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+}
+
+TEST_F(ParametersTest, StoreInUseNamesTheProcess) {
+  Start();
+  EXPECT_THAT(StartRefused(Options()),
+              HasSubstr(absl::StrCat(server_->pid())));
+}
+
+TEST_F(ParametersTest, StoreThatIsAFileIsRefused) {
+  WriteFileBytes(store_, "not a directory");
+  EXPECT_THAT(StartRefused(Options()), HasSubstr(store_));
+}
+
+TEST_F(ParametersTest, MissingFileIsNamed) {
+  EXPECT_THAT(StartRefused(Options({"ext2file=/disks/missing.img"})),
+              HasSubstr("/disks/missing.img"));
+}
+
+TEST_F(ParametersTest, DirectoryIsNotARegularFile) {
+  EXPECT_THAT(StartRefused(Options({"ext2file=/disks"})), HasSubstr("/disks"));
+}
+
+TEST_F(ParametersTest, SymbolicLinksInTheImageAreFollowed) {
+  Debugfs("symlink /link disks/disk.img");
+  Start({"ext2file=/link"});
+  EXPECT_EQ(Connect("s").Write(0, "through"), 0);
+  EXPECT_EQ(CommitJson({"s"})["result"], "committed");
+  EXPECT_EQ(server_->Stop(), 0);
+  EXPECT_EQ(Dump().substr(0, 7), "through");
+  ExpectClean();
+}
+
+TEST_F(ParametersTest, ImageThatIsNoFilesystemIsRefused) {
+  WriteFileBytes(image_, RandomBytes(9, 2 * kMiB));
+  EXPECT_NE(StartRefused(Options()), "");
+}
+
+TEST_F(ParametersTest, HelpNamesEveryParameter) {
+  const std::string help =
+      RunOk({"nbdkit", "--filter=" + FilterPath(), "null", "--help"});
+  for (const char* name :
+       {"ext2file", "ext2cow-store", "ext2cow-session", "ext2cow-on-disconnect",
+        "ext2cow-isolation", "ext2cow-history", "ext2cow-max-session",
+        "ext2cow-max-store", "ext2cow-expire", "ext2cow-points",
+        "ext2cow-cache", "ext2cow-control"}) {
+    EXPECT_THAT(help, HasSubstr(name));
+  }
+}
+
+}  // namespace
+}  // namespace ext2cow::test

@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "txn/records.h"
+
+#include <gtest/gtest.h>
+
+namespace ext2cow {
+namespace {
+
+SessionRecord FullSession() {
+  SessionRecord record;
+  record.name = "ci-7";
+  record.generation = 41;
+  record.layers = {3, 9, 27};
+  record.from_connection = true;
+  record.ever_written = true;
+  record.created = 1700000000;
+  record.last_used = 1700000100;
+  record.changed_bytes = 8192;
+  record.files = {{12, "/disk.img"}, {13, "/a b"}};
+  record.marked = {13};
+  record.reads[12].AddRange({100, 1000});
+  SnapshotRecord snapshot;
+  snapshot.name = "clean";
+  snapshot.generation = 40;
+  snapshot.layers = {3};
+  snapshot.reads[13].Add(5);
+  record.snapshots = {snapshot};
+  return record;
+}
+
+TEST(RecordsTest, ASessionComesBackWhole) {
+  const std::string bytes = EncodeSession(FullSession());
+  auto record = DecodeSession(bytes);
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_EQ(EncodeSession(*record), bytes);
+  EXPECT_EQ(record->files.at(13), "/a b");
+  EXPECT_EQ(record->snapshots.at(0).reads.at(13).Count(), 1u);
+}
+
+TEST(RecordsTest, AGenerationComesBackWhole) {
+  GenerationRecord record;
+  record.number = 7;
+  record.kind = GenerationRecord::Kind::kRevert;
+  record.session = "s";
+  record.files = {{12, "/disk.img", 3}};
+  record.writes[12].AddRange({0, 3});
+  record.undo = 44;
+  record.freed.AddRange({1u << 20, 77});
+  record.source_layers = {1, 2};
+  record.redo_pieces = 2;
+  const std::string bytes = EncodeGeneration(record);
+  auto back = DecodeGeneration(bytes);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(EncodeGeneration(*back), bytes);
+  EXPECT_EQ(back->freed.Count(), 77u);
+  EXPECT_FALSE(back->applied);
+}
+
+TEST(RecordsTest, AnIdentityComesBackWhole) {
+  IdentityRecord record;
+  record.uuid = "u";
+  record.size = 1 << 20;
+  record.newest = 9;
+  record.superblock[56] = 0x53;
+  auto back = DecodeIdentity(EncodeIdentity(record));
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->superblock, record.superblock);
+  EXPECT_EQ(back->newest, 9u);
+}
+
+TEST(RecordsTest, EveryFlippedByteIsNoticed) {
+  const std::string bytes = EncodeSession(FullSession());
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    std::string damaged = bytes;
+    damaged[i] = static_cast<char>(damaged[i] ^ 0x40);
+    EXPECT_EQ(DecodeSession(damaged).status().code(),
+              absl::StatusCode::kDataLoss)
+        << i;
+  }
+}
+
+TEST(RecordsTest, EveryTruncationIsNoticed) {
+  const std::string bytes = EncodeSession(FullSession());
+  for (size_t n = 0; n < bytes.size(); ++n) {
+    EXPECT_FALSE(DecodeSession(std::string_view(bytes).substr(0, n)).ok()) << n;
+  }
+}
+
+TEST(RecordsTest, ARecordOfAnotherTypeIsRefused) {
+  EXPECT_EQ(DecodeGeneration(EncodeSession(FullSession())).status().code(),
+            absl::StatusCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace ext2cow
