@@ -425,10 +425,7 @@ absl::Status EngineImpl::Record(
   auto pieces = WritePieces(store_.get(), *record);
   if (!pieces.ok()) return pieces.status();
   generation->redo_pieces = *pieces;
-  if (session != nullptr) session->gate.Lock();
-  auto unlock = absl::MakeCleanup([&] {
-    if (session != nullptr) session->gate.Unlock();
-  });
+  absl::MutexLockMaybe gate(session != nullptr ? &session->gate : nullptr);
   absl::Status status =
       CommitPoint(session, *generation, *record, *undo != nullptr);
   if (!status.ok()) return status;
@@ -483,10 +480,7 @@ absl::Status EngineImpl::MarkApplied() {
       std::exchange(generation.source_layers, {});
   generation.applied = true;
   generation.redo_pieces = 0;
-  if (live != nullptr) live->gate.Lock();
-  auto unlock = absl::MakeCleanup([&] {
-    if (live != nullptr) live->gate.Unlock();
-  });
+  absl::MutexLockMaybe gate(live != nullptr ? &live->gate : nullptr);
   absl::MutexLock lock(&mu_);
   rocksdb::WriteBatch batch;
   DeletePieces(&batch, number);

@@ -277,8 +277,9 @@ absl::StatusOr<Json> EngineImpl::Check(const Json&) {
     }
     generations.insert(identity.newest);
   }
-  for (const auto& [layer, users] : used_by) {
-    const std::string who = users;
+  for (const auto& used : used_by) {
+    const LayerId layer = used.first;
+    const std::string& who = used.second;
     absl::Status s = VerifyLayer(
         store_.get(), layer,
         [&](SpaceId space, uint64_t block, std::string what) {

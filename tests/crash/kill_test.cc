@@ -10,9 +10,9 @@
 namespace ext2cow::test {
 namespace {
 
-// kill -9 at every write and flush that a commit sends to the image. The plugin is
-// nbdkit's eval: shell scripts that count what changes the image, and kill the
-// process named in the file "victim" before number N takes effect.
+// kill -9 at every write and flush that a commit sends to the image. The plugin
+// is nbdkit's eval: shell scripts that count what changes the image, and kill
+// the process named in the file "victim" before number N takes effect.
 //
 //   server or tool                    plugin
 //   commit: record durable
@@ -26,23 +26,26 @@ class KillTest : public ServerTest {
     spec.files = {{kDisk, old_}};
     MakeImage(spec);
     RunOk({"cp", image_, image_ + ".orig"});
-    new_.replace(0, 20'000, RandomBytes(2, 20'000));             // in place
-    new_.replace(kMiB + 5000, 30'000, RandomBytes(3, 30'000));   // a hole
-    new_.replace(kMiB / 2, 65'536, 65'536, '\0');                // trimmed
+    new_.replace(0, 20'000, RandomBytes(2, 20'000));            // in place
+    new_.replace(kMiB + 5000, 30'000, RandomBytes(3, 30'000));  // a hole
+    new_.replace(kMiB / 2, 65'536, 65'536, '\0');               // trimmed
   }
 
   std::vector<std::string> PluginParameters() const {
-    const std::string count = absl::StrCat("echo >>", dir_ / "count", "; if [ $(wc -l <",
-                                           dir_ / "count", ") -ge $(cat ", dir_ / "fatal",
-                                           ") ]; then kill -9 $(cat ", dir_ / "victim",
-                                           "); exit 0; fi; ");
+    const std::string count = absl::StrCat(
+        "echo >>", dir_ / "count", "; if [ $(wc -l <", dir_ / "count",
+        ") -ge $(cat ", dir_ / "fatal", ") ]; then kill -9 $(cat ",
+        dir_ / "victim", "); exit 0; fi; ");
     return {absl::StrCat("get_size=stat -c %s ", image_),
-            absl::StrCat("pread=dd if=", image_, " bs=1M skip=$4 count=$3 status=none "
+            absl::StrCat("pread=dd if=", image_,
+                         " bs=1M skip=$4 count=$3 status=none "
                          "iflag=count_bytes,skip_bytes"),
-            absl::StrCat("pwrite=", count, "dd of=", image_, " bs=1M seek=$4 "
+            absl::StrCat("pwrite=", count, "dd of=", image_,
+                         " bs=1M seek=$4 "
                          "oflag=seek_bytes conv=notrunc status=none"),
             absl::StrCat("flush=", count, "exit 0"),
-            "can_write=exit 0", "can_flush=exit 0"};
+            "can_write=exit 0",
+            "can_flush=exit 0"};
   }
 
   static constexpr int kNever = 1'000'000;
@@ -68,7 +71,8 @@ class KillTest : public ServerTest {
     ASSERT_EQ(server_->Stop(), 0);
   }
 
-  // After the next start everything is whole; returns whether the commit counts.
+  // After the next start everything is whole; returns whether the commit
+  // counts.
   bool RecoveredAsNew() {
     Start();
     const std::string latest = Connect("@latest").ReadAll();
@@ -128,11 +132,12 @@ TEST_F(KillTest, OfflineToolKilledAtEveryWriteOfACommit) {
     Arm(kNever, 0);
     Server below(plain);
     // The shell says its pid, which the tool inherits, before the tool starts.
-    Process tool({"sh", "-c",
-                  absl::StrCat(": >", dir_ / "count", "; echo $$ >", dir_ / "victim",
-                               "; echo ", n, " >", dir_ / "fatal", "; exec ",
-                               CommitToolPath(), " --store ", store_, " --image '",
-                               below.Uri(""), "' s")});
+    Process tool(
+        {"sh", "-c",
+         absl::StrCat(": >", dir_ / "count", "; echo $$ >", dir_ / "victim",
+                      "; echo ", n, " >", dir_ / "fatal", "; exec ",
+                      CommitToolPath(), " --store ", store_, " --image '",
+                      below.Uri(""), "' s")});
     finished = tool.Wait().status == 0;
     if (!finished) {
       EXPECT_EQ(tool.Wait().status, 128 + SIGKILL) << tool.ErrorSoFar();
@@ -143,8 +148,8 @@ TEST_F(KillTest, OfflineToolKilledAtEveryWriteOfACommit) {
   EXPECT_GT(n, 5) << "the kills have hit something";
 }
 
-// The clock of this one is another client's reads: the server is killed after so
-// many of them, wherever the commit is by then.
+// The clock of this one is another client's reads: the server is killed after
+// so many of them, wherever the commit is by then.
 TEST_F(KillTest, ServerKilledAnywhereInACommit) {
   for (int reads = 0; reads < 24 && !HasFailure(); reads += 2) {
     SCOPED_TRACE(absl::StrCat("after ", reads, " reads"));
@@ -162,15 +167,16 @@ TEST_F(KillTest, ServerKilledAnywhereInACommit) {
   }
 }
 
-// Commits one after another with no pause, killed in between, for ever on the same
-// image: what was acknowledged is there.
+// Commits one after another with no pause, killed in between, for ever on the
+// same image: what was acknowledged is there.
 TEST_F(KillTest, AcknowledgedCommitsSurviveAnyNumberOfKills) {
   std::string expected = old_;
   Start();
   for (int round = 0; round < 20 && !HasFailure(); ++round) {
     NbdClient client = Connect(absl::StrCat("w", round));
     const size_t at = static_cast<size_t>(round) * 70'000;
-    const std::string data = RandomBytes(100 + static_cast<uint64_t>(round), 60'000);
+    const std::string data =
+        RandomBytes(100 + static_cast<uint64_t>(round), 60'000);
     ASSERT_EQ(client.Write(at, data), 0);
     ASSERT_EQ(CommitJson({absl::StrCat("w", round)})["generation"], round + 1);
     expected.replace(at, data.size(), data);

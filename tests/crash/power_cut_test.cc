@@ -17,10 +17,10 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// The power is cut before every single write and flush that a commit sends to the
-// image, and what was not flushed arrives, is lost, torn or reordered. The store is
-// copied at the same moments; every commit of it is synced before the image's next
-// write, so what a copy holds then is what a disk would hold.
+// The power is cut before every single write and flush that a commit sends to
+// the image, and what was not flushed arrives, is lost, torn or reordered. The
+// store is copied at the same moments; every commit of it is synced before the
+// image's next write, so what a copy holds then is what a disk would hold.
 class PowerCutTest : public testing::Test {
  protected:
   struct Moment {
@@ -73,20 +73,18 @@ class PowerCutTest : public testing::Test {
     const std::string store = dir_ / "store";
     std::unique_ptr<Engine> engine = OpenEngine(store, device);
     ASSERT_NE(engine, nullptr);
-    auto connection =
-        engine->Connect({.session = "s", .path = "/disk"}, false);
+    auto connection = engine->Connect({.session = "s", .path = "/disk"}, false);
     ASSERT_TRUE(connection.ok()) << connection.status();
     ASSERT_TRUE((*connection)->Write(3000, Bytes(2, 9000).data(), 9000).ok());
     ASSERT_TRUE(
         (*connection)->Write(300'000, Bytes(3, 40'000).data(), 40'000).ok());
-    ASSERT_TRUE(
-        (*connection)->Zero(131'072, 65'536, ZeroKind::kDiscard).ok());
+    ASSERT_TRUE((*connection)->Zero(131'072, 65'536, ZeroKind::kDiscard).ok());
     ASSERT_TRUE((*connection)->Flush().ok());
     (*connection)->Close();
     device->set_hook([&](size_t events) {
       const std::string copy = dir_ / absl::StrCat("store", moments_.size());
-      fs::copy(store, copy, fs::copy_options::recursive |
-                                fs::copy_options::copy_symlinks);
+      fs::copy(store, copy,
+               fs::copy_options::recursive | fs::copy_options::copy_symlinks);
       moments_.push_back({events, copy});
     });
     EXPECT_EQ(CommitSession(engine.get())["result"], "committed");
@@ -94,8 +92,8 @@ class PowerCutTest : public testing::Test {
     engine->Shutdown();
   }
 
-  // Starts on what the power cut left; everything must be wholly new (the record
-  // is durable before the first write), and clean.
+  // Starts on what the power cut left; everything must be wholly new (the
+  // record is durable before the first write), and clean.
   void Recover(const std::string& image, const std::string& store) {
     const std::string copy = dir_ / "recovery";
     fs::remove_all(copy);
@@ -154,8 +152,7 @@ TEST_F(PowerCutTest, CutDuringRecoveryIsRecoveredToo) {
   ASSERT_GT(moments_.size(), 4u);
   std::mt19937_64 random(8);
   const Moment& first = moments_[moments_.size() / 2];
-  MemoryDevice again(
-      device.ImageAfter(first.events, PowerCut::kTear, &random));
+  MemoryDevice again(device.ImageAfter(first.events, PowerCut::kTear, &random));
   std::vector<size_t> cuts;
   again.set_hook([&cuts](size_t events) { cuts.push_back(events); });
   const std::string copy = dir_ / "again";
@@ -181,8 +178,7 @@ TEST_F(PowerCutTest, ErrorsOfTheImageNeverTearACommit) {
     device.FailAt(MemoryDevice::Operation::kWrite, nth);
     std::unique_ptr<Engine> engine = OpenEngine(dir_ / "store", &device);
     ASSERT_NE(engine, nullptr);
-    auto connection =
-        engine->Connect({.session = "s", .path = "/disk"}, false);
+    auto connection = engine->Connect({.session = "s", .path = "/disk"}, false);
     ASSERT_TRUE(connection.ok());
     std::string content = new_;
     ASSERT_TRUE((*connection)->Write(0, content.data(), content.size()).ok());

@@ -100,8 +100,8 @@ TEST_F(ClientsTest, NbdcopyWritesOverSeveralConnections) {
 }
 
 TEST_F(ClientsTest, QemuImgConvertsAndCompares) {
-  const std::string uri = absl::StrCat("nbd+unix:///s?socket=",
-                                       server_->socket());
+  const std::string uri =
+      absl::StrCat("nbd+unix:///s?socket=", server_->socket());
   const std::string copy = dir_ / "copy.qcow2";
   RunOk({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", uri, copy});
   RunOk({"qemu-img", "compare", "-f", "raw", "-F", "qcow2", uri, copy});
@@ -134,7 +134,8 @@ TEST_F(ClientsTest, NbdinfoMapsAndDescribes) {
   std::vector<ExtentRun> runs;
   for (const json& entry : map) {
     const int type = entry["type"];
-    runs.push_back({entry["offset"], entry["length"], type % 2 == 1, type >= 2});
+    runs.push_back(
+        {entry["offset"], entry["length"], type % 2 == 1, type >= 2});
   }
   EXPECT_EQ(ZeroMap(runs), KernelMap());
 }
@@ -158,8 +159,8 @@ TEST_F(ClientsTest, OverlayShowsInBlockStatus) {
 
 TEST_F(ClientsTest, QemuIoReadsWhatItWrote) {
   RunOk({"qemu-io", "-f", "raw", "-c", "write -P 0x5a 12345 70000", "-c",
-         "flush", "-c", "read -P 0x5a 12345 70000", "-c",
-         "write -z -u 0 64k", "-c", "read -P 0 0 12k",
+         "flush", "-c", "read -P 0x5a 12345 70000", "-c", "write -z -u 0 64k",
+         "-c", "read -P 0 0 12k",
          absl::StrCat("nbd+unix:///s?socket=", server_->socket())});
 }
 
@@ -181,8 +182,8 @@ TEST_F(ClientsTest, ParallelRequestsOfManyConnections) {
     clients.push_back(Connect(absl::StrCat("s", i % 3)));
     for (uint64_t k = 0; k < 100; ++k) {  // disjoint halves of one session
       const uint64_t at = (k * 2 + i / 3) * kLength;
-      batches[i].push_back({NbdRequest::Kind::kWrite, at, 0,
-                            RandomBytes(at + i % 3, kLength)});
+      batches[i].push_back(
+          {NbdRequest::Kind::kWrite, at, 0, RandomBytes(at + i % 3, kLength)});
     }
   }
   std::vector<std::thread> threads;

@@ -108,8 +108,12 @@ TEST_F(CommitTest, BadUsageIsExitStatusTwo) {
   Start();
   EXPECT_EQ(Connect("s").Write(0, "x"), 0);
   const std::vector<std::vector<std::string>> lines = {
-      {}, {"--isolation", "none", "s"}, {"--on-conflict", "maybe", "s"},
-      {"--no-such-option", "s"}, {"s", "t"}, {"bad/name"}};
+      {},
+      {"--isolation", "none", "s"},
+      {"--on-conflict", "maybe", "s"},
+      {"--no-such-option", "s"},
+      {"s", "t"},
+      {"bad/name"}};
   for (const std::vector<std::string>& line : lines) {
     const ProcessResult result = Commit(line);
     EXPECT_EQ(result.status, 2) << testing::PrintToString(line) << result.out;
@@ -121,7 +125,9 @@ TEST_F(CommitTest, BadUsageIsExitStatusTwo) {
 TEST_F(CommitTest, OptionsMayFollowTheSession) {
   Start();
   EXPECT_EQ(Connect("s").Write(0, "x"), 0);
-  EXPECT_EQ(RunProgram({CommitToolPath(), "s", "--json", "--store", store_}).status, 0);
+  EXPECT_EQ(
+      RunProgram({CommitToolPath(), "s", "--json", "--store", store_}).status,
+      0);
 }
 
 TEST_F(CommitTest, ControlSocketMayBeNamed) {
@@ -134,7 +140,8 @@ TEST_F(CommitTest, ControlSocketMayBeNamed) {
 TEST_F(CommitTest, TextOutputNamesTheGeneration) {
   Start();
   EXPECT_EQ(Connect("s").Write(0, "x"), 0);
-  const ProcessResult result = RunProgram({CommitToolPath(), "--store", store_, "s"});
+  const ProcessResult result =
+      RunProgram({CommitToolPath(), "--store", store_, "s"});
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("generation 1"));
 }

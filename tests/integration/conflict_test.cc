@@ -18,8 +18,8 @@ class ConflictTest : public ServerTest {
     Start();
   }
   json Conflict(uint64_t start, uint64_t length, const std::string& kind) {
-    return {{"path", kDisk},  {"start", start},    {"length", length},
-            {"kind", kind},   {"generation", 1},   {"by", "alice"}};
+    return {{"path", kDisk}, {"start", start},  {"length", length},
+            {"kind", kind},  {"generation", 1}, {"by", "alice"}};
   }
   void AliceCommits(uint64_t offset, const std::string& data) {
     NbdClient alice = Connect("alice");

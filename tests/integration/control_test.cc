@@ -25,8 +25,9 @@ class ControlClient {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     path.copy(address.sun_path, sizeof address.sun_path - 1);
-    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&address),
-                      sizeof address), 0) << path;
+    EXPECT_EQ(
+        connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0)
+        << path;
   }
   ~ControlClient() { close(fd_); }
   ControlClient(const ControlClient&) = delete;
@@ -36,8 +37,8 @@ class ControlClient {
   bool Send(const std::string& bytes) {
     size_t done = 0;
     while (done < bytes.size()) {
-      const ssize_t n = send(fd_, bytes.data() + done, bytes.size() - done,
-                             MSG_NOSIGNAL);
+      const ssize_t n =
+          send(fd_, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
       if (n <= 0) return false;
       done += static_cast<size_t>(n);
     }
@@ -76,8 +77,10 @@ class ControlTest : public ServerTest {
   }
   void ExpectAlive() {
     ControlClient client(socket_);
-    const json answer = client.Ask(
-        {{"jsonrpc", "2.0"}, {"id", 7}, {"method", "ls"}, {"params", json::object()}});
+    const json answer = client.Ask({{"jsonrpc", "2.0"},
+                                    {"id", 7},
+                                    {"method", "ls"},
+                                    {"params", json::object()}});
     EXPECT_EQ(answer["jsonrpc"], "2.0") << answer;
     EXPECT_EQ(answer["id"], 7) << answer;
     EXPECT_TRUE(answer.contains("result")) << answer;
@@ -91,7 +94,9 @@ TEST_F(ControlTest, AnswersJsonRpc) { ExpectAlive(); }
 TEST_F(ControlTest, CommitsThroughTheSocket) {
   EXPECT_EQ(Connect("s").Write(0, "x"), 0);
   ControlClient client(socket_);
-  json answer = client.Ask({{"jsonrpc", "2.0"}, {"id", "a"}, {"method", "commit"},
+  json answer = client.Ask({{"jsonrpc", "2.0"},
+                            {"id", "a"},
+                            {"method", "commit"},
                             {"params", {{"session", "s"}}}});
   while (answer.is_object() && answer.contains("method")) {  // progress
     EXPECT_FALSE(answer.contains("id")) << answer;
@@ -105,11 +110,17 @@ TEST_F(ControlTest, ErrorsHaveTheCodesOfJsonRpc) {
   ControlClient client(socket_);
   EXPECT_TRUE(client.Send("{nonsense\n"));
   EXPECT_EQ(json::parse(client.Line())["error"]["code"], -32700);
-  EXPECT_EQ(client.Ask({{"jsonrpc", "2.0"}, {"id", 1}})["error"]["code"], -32600);
-  EXPECT_EQ(client.Ask({{"jsonrpc", "2.0"}, {"id", 2}, {"method", "dance"}})
-                ["error"]["code"], -32601);
-  EXPECT_EQ(client.Ask({{"jsonrpc", "2.0"}, {"id", 3}, {"method", "info"},
-                        {"params", {{"session", 5}}}})["error"]["code"], -32602);
+  EXPECT_EQ(client.Ask({{"jsonrpc", "2.0"}, {"id", 1}})["error"]["code"],
+            -32600);
+  EXPECT_EQ(client.Ask({{"jsonrpc", "2.0"},
+                        {"id", 2},
+                        {"method", "dance"}})["error"]["code"],
+            -32601);
+  EXPECT_EQ(client.Ask({{"jsonrpc", "2.0"},
+                        {"id", 3},
+                        {"method", "info"},
+                        {"params", {{"session", 5}}}})["error"]["code"],
+            -32602);
   ExpectAlive();
 }
 

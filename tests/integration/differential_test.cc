@@ -7,8 +7,8 @@
 namespace ext2cow::test {
 namespace {
 
-// The same requests to a session and to nbdkit's cow filter over a plain copy of
-// the file: what clients read must be the same.
+// The same requests to a session and to nbdkit's cow filter over a plain copy
+// of the file: what clients read must be the same.
 class DifferentialTest : public ServerTest,
                          public testing::WithParamInterface<uint64_t> {
  protected:
@@ -68,8 +68,7 @@ TEST_P(DifferentialTest, ReadsAreThoseOfTheCowFilter) {
   EXPECT_TRUE(ours.ReadAll() == theirs.ReadAll());
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, DifferentialTest,
-                         testing::Values(11, 12, 13));
+INSTANTIATE_TEST_SUITE_P(Seeds, DifferentialTest, testing::Values(11, 12, 13));
 
 }  // namespace
 }  // namespace ext2cow::test

@@ -23,8 +23,8 @@ void PrintTo(const Variant& variant, std::ostream* out) {
   *out << variant.name;
 }
 
-// Long random sequences by several clients over one kind of filesystem, against a
-// shadow model that also says which commits must conflict.
+// Long random sequences by several clients over one kind of filesystem, against
+// a shadow model that also says which commits must conflict.
 class ModelTest : public ServerTest,
                   public testing::WithParamInterface<Variant> {
  protected:
@@ -78,7 +78,8 @@ class ModelTest : public ServerTest,
     const uint64_t size = model_.size();
     // Each client keeps mostly to a part of its own, so that many commits pass.
     const bool stays = random_() % 10 != 0;
-    const uint64_t begin = stays ? size / kSessions * static_cast<uint64_t>(i) : 0;
+    const uint64_t begin =
+        stays ? size / kSessions * static_cast<uint64_t>(i) : 0;
     const uint64_t end = stays ? begin + size / kSessions : size;
     uint64_t length = 1 + random_() % (random_() % 6 == 0 ? 150'000 : 6000);
     length = std::min(length, end - begin);
@@ -87,7 +88,8 @@ class ModelTest : public ServerTest,
       case 0:
       case 1:
         ASSERT_TRUE(client.Read(offset, length) ==
-                    model_.Read(name, offset, length)) << name << offset;
+                    model_.Read(name, offset, length))
+            << name << offset;
         break;
       case 2:
         ASSERT_EQ(client.Zero(offset, length, random_() % 2 == 0 ? 2 : 0), 0);
@@ -186,17 +188,21 @@ INSTANTIATE_TEST_SUITE_P(
         Variant{"Ext3With2K", {"-t", "ext3", "-b", "2048"}},
         Variant{"Ext4", {"-t", "ext4", "-b", "4096"}},
         Variant{"Ext4With1K", {"-t", "ext4", "-b", "1024"}},
-        Variant{"NoChecksums", {"-t", "ext4", "-O", "^metadata_csum,uninit_bg"}},
+        Variant{"NoChecksums",
+                {"-t", "ext4", "-O", "^metadata_csum,uninit_bg"}},
         Variant{"NoJournal", {"-t", "ext4", "-O", "^has_journal"}},
         Variant{"Not64Bit", {"-t", "ext4", "-O", "^64bit"}},
         Variant{"NoExtents", {"-t", "ext4", "-O", "^extent,^64bit"}},
         Variant{"Bigalloc", {"-t", "ext4", "-O", "bigalloc", "-C", "65536"}},
         Variant{"MetaBg", {"-t", "ext4", "-O", "meta_bg,^resize_inode"}},
         Variant{"SmallInodes", {"-t", "ext2", "-I", "128"}},
-        Variant{"Revision0", {"-t", "ext2", "-r", "0", "-I", "128", "-O", "none"}},
+        Variant{"Revision0",
+                {"-t", "ext2", "-r", "0", "-I", "128", "-O", "none"}},
         Variant{"InlineData", {"-t", "ext4", "-O", "inline_data"}, 110},
-        Variant{"Blocks64K", {"-t", "ext4", "-b", "65536", "-O", "^has_journal"},
-                3 * kMiB + 321, false}),
+        Variant{"Blocks64K",
+                {"-t", "ext4", "-b", "65536", "-O", "^has_journal"},
+                3 * kMiB + 321,
+                false}),
     [](const auto& variant) { return std::string(variant.param.name); });
 
 }  // namespace

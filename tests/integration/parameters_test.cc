@@ -20,12 +20,18 @@ class ParametersTest : public ServerTest {
 
 TEST_F(ParametersTest, BadValuesAreRefusedByName) {
   const std::vector<std::pair<std::string, std::string>> bad = {
-      {"ext2cow-on-disconnect", "perhaps"}, {"ext2cow-isolation", "none"},
-      {"ext2cow-history", "-1"},            {"ext2cow-history", "many"},
-      {"ext2cow-max-session", "big"},       {"ext2cow-max-store", "-5"},
-      {"ext2cow-expire", "soon"},           {"ext2cow-points", "maybe"},
-      {"ext2cow-cache", "1X"},              {"ext2cow-session", "bad/name"},
-      {"ext2cow-session", ""},              {"ext2cow-session", "-dash"}};
+      {"ext2cow-on-disconnect", "perhaps"},
+      {"ext2cow-isolation", "none"},
+      {"ext2cow-history", "-1"},
+      {"ext2cow-history", "many"},
+      {"ext2cow-max-session", "big"},
+      {"ext2cow-max-store", "-5"},
+      {"ext2cow-expire", "soon"},
+      {"ext2cow-points", "maybe"},
+      {"ext2cow-cache", "1X"},
+      {"ext2cow-session", "bad/name"},
+      {"ext2cow-session", ""},
+      {"ext2cow-session", "-dash"}};
   for (const auto& [name, value] : bad) {
     const std::string word = absl::StrCat(name, "=", value);
     EXPECT_THAT(StartRefused(Options({word})), HasSubstr(name)) << word;
@@ -69,8 +75,7 @@ TEST_F(ParametersTest, StoreIsPrivate) {
 
 TEST_F(ParametersTest, StoreInUseNamesTheProcess) {
   Start();
-  EXPECT_THAT(StartRefused(Options()),
-              HasSubstr(absl::StrCat(server_->pid())));
+  EXPECT_THAT(StartRefused(Options()), HasSubstr(absl::StrCat(server_->pid())));
 }
 
 TEST_F(ParametersTest, StoreThatIsAFileIsRefused) {

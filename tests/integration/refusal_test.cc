@@ -119,7 +119,7 @@ TEST_F(RefusalTest, StoreOfAnotherImage) {
   EXPECT_EQ(Connect("s").Write(0, "x"), 0);
   EXPECT_EQ(server_->Stop(), 0);
   MakeImage();  // a new filesystem with a new UUID
-  EXPECT_THAT(StartRefused(Options()), HasSubstr("another image"));
+  EXPECT_THAT(StartRefused(Options()), HasSubstr("belongs to image"));
 }
 
 TEST_F(RefusalTest, ImageChangedWhileStoppedIsTakenByAdopt) {
@@ -131,7 +131,8 @@ TEST_F(RefusalTest, ImageChangedWhileStoppedIsTakenByAdopt) {
     ProcessOptions content;
     content.input = "changed by the kernel";
     RunOk({"dd", absl::StrCat("of=", mounted / kDisk), "conv=notrunc",
-           "status=none"}, content);
+           "status=none"},
+          content);
   }
   EXPECT_THAT(StartRefused(Options()), HasSubstr("adopt"));
   const ProcessResult adopted = Tool({"adopt", "--image", image_});
@@ -163,7 +164,8 @@ TEST_F(RefusalTest, DamagedStoreIsAnErrorAndNoCrash) {
   EXPECT_EQ(Connect("s").Write(0, RandomBytes(2, kMiB)), 0);
   EXPECT_EQ(server_->Stop(), 0);
   RunOk({"sh", "-c",
-         absl::StrCat("for f in ", store_, "/db/MANIFEST-*; do printf XXXX | "
+         absl::StrCat("for f in ", store_,
+                      "/db/MANIFEST-*; do printf XXXX | "
                       "dd of=$f bs=1 seek=20 conv=notrunc status=none; done")});
   EXPECT_THAT(StartRefused(Options()), HasSubstr(store_));
 }
@@ -174,7 +176,8 @@ TEST_F(RefusalTest, DamagedDataFileIsAReadErrorAndNoWrongByte) {
   EXPECT_EQ(Connect("s").Write(0, data), 0);
   EXPECT_EQ(server_->Stop(), 0);
   RunOk({"sh", "-c",
-         absl::StrCat("for f in $(find ", store_, "/data -type f); do printf "
+         absl::StrCat("for f in $(find ", store_,
+                      "/data -type f); do printf "
                       "XXXX | dd of=$f bs=1 seek=300000 conv=notrunc "
                       "status=none; done")});
   Start();

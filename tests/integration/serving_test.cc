@@ -142,8 +142,9 @@ TEST_F(ServingTest, ChangesToAnotherUser) {
 TEST_F(ServingTest, InTheBackground) {
   const std::string socket = dir_ / "background.sock";
   const std::string pidfile = dir_ / "background.pid";
-  std::vector<std::string> line = {"nbdkit", "-U", socket, "-P", pidfile,
-                                   "--filter=" + FilterPath(), "file"};
+  std::vector<std::string> line = {
+      "nbdkit", "-U", socket, "-P", pidfile, "--filter=" + FilterPath(),
+      "file"};
   const std::vector<std::string> parameters = Options().parameters;
   line.insert(line.end(), parameters.begin(), parameters.end());
   RunOk(line);
@@ -177,9 +178,8 @@ TEST_F(ServingTest, CommitRefusedByAReadOnlyServer) {
 
 TEST_F(ServingTest, WriteErrorsOfThePluginAreSurvived) {
   const std::string trigger = dir_ / "fail";
-  ServerOptions options = Options(
-      {"error-pwrite=EIO", "error-pwrite-rate=100%",
-       "error-pwrite-file=" + trigger});
+  ServerOptions options = Options({"error-pwrite=EIO", "error-pwrite-rate=100%",
+                                   "error-pwrite-file=" + trigger});
   options.filters_below = {"error"};
   StartWith(options);
   NbdClient old = Connect("old"), client = Connect("s");
@@ -187,7 +187,8 @@ TEST_F(ServingTest, WriteErrorsOfThePluginAreSurvived) {
   WriteFileBytes(trigger, "");
   CommitJson({"s"});  // recorded, whatever became of applying it
   NbdClient other = Connect("other");
-  EXPECT_EQ(other.Read(0, 200'000), Repeat('e', 200'000)) << "readers are right";
+  EXPECT_EQ(other.Read(0, 200'000), Repeat('e', 200'000))
+      << "readers are right";
   EXPECT_EQ(old.ReadAll(), original_);
   EXPECT_EQ(other.Write(kMiB, "later"), 0);
   EXPECT_EQ(Commit({"other"}).status, 1) << "further commits are refused";

@@ -78,7 +78,8 @@ TEST_F(SessionTest, SurvivesDisconnectAndRestart) {
 TEST_F(SessionTest, StopsWithAClientConnectedAndLosesNothing) {
   Start();
   NbdClient client = Connect("s");
-  EXPECT_EQ(client.Write(0, "unflushed, but the server is stopped in order"), 0);
+  EXPECT_EQ(client.Write(0, "unflushed, but the server is stopped in order"),
+            0);
   kill(server_->pid(), SIGTERM);
   client.Drop();  // nbdkit waits for its clients
   EXPECT_EQ(server_->Wait().status, 0) << server_->Log();

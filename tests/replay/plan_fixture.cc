@@ -189,7 +189,10 @@ void PlanBench::ExpectClean() { EXPECT_EQ(image_.Fsck(), ""); }
 
 void PlanBench::ExpectModelFromOutside() {
   for (auto& [name, file] : files_) {
-    EXPECT_TRUE(image_.Dump(name) == file.base) << name << " through debugfs";
+    std::string dumped = image_.Dump(name);
+    // debugfs dumps all that an inode could hold of an inline file.
+    if (Map(name)->is_inline()) dumped.resize(file.base.size());
+    EXPECT_TRUE(dumped == file.base) << name << " through debugfs";
     std::string content;
     if (image_.KernelRead(name, &content)) {
       EXPECT_TRUE(content == file.base) << name << " through the kernel";

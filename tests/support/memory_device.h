@@ -25,8 +25,8 @@ enum class PowerCut : uint8_t {
 };
 
 // An image in memory that remembers every write and flush since it was made, so
-// that a test can look at the image as it was, or as a power cut would have left
-// it, at any moment. Thread-safe.
+// that a test can look at the image as it was, or as a power cut would have
+// left it, at any moment. Thread-safe.
 class MemoryDevice : public Device {
  public:
   struct Event {

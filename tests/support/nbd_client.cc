@@ -34,8 +34,7 @@ int CollectExtents(void* data, const char* context, uint64_t offset,
   if (strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0) return 0;
   auto* reply = static_cast<StatusReply*>(data);
   for (size_t i = 0; i + 1 < count && offset < reply->end; i += 2) {
-    const uint64_t length =
-        std::min<uint64_t>(entries[i], reply->end - offset);
+    const uint64_t length = std::min<uint64_t>(entries[i], reply->end - offset);
     const bool hole = entries[i + 1] & LIBNBD_STATE_HOLE;
     const bool zero = entries[i + 1] & LIBNBD_STATE_ZERO;
     std::vector<ExtentRun>& runs = *reply->runs;
@@ -52,8 +51,7 @@ int CollectExtents(void* data, const char* context, uint64_t offset,
 
 }  // namespace
 
-NbdClient::NbdClient(const std::string& socket,
-                     const std::string& export_name)
+NbdClient::NbdClient(const std::string& socket, const std::string& export_name)
     : handle_(nbd_create()) {
   nbd_set_export_name(handle_, export_name.c_str());
   nbd_add_meta_context(handle_, LIBNBD_CONTEXT_BASE_ALLOCATION);
@@ -96,9 +94,7 @@ uint64_t NbdClient::Size() const {
   return static_cast<uint64_t>(std::max<int64_t>(0, nbd_get_size(handle_)));
 }
 bool NbdClient::ReadOnly() const { return nbd_is_read_only(handle_) == 1; }
-bool NbdClient::MultiConn() const {
-  return nbd_can_multi_conn(handle_) == 1;
-}
+bool NbdClient::MultiConn() const { return nbd_can_multi_conn(handle_) == 1; }
 
 std::string NbdClient::Read(uint64_t offset, uint64_t length) {
   std::string bytes(length, '\0');
@@ -119,12 +115,11 @@ int NbdClient::TryRead(uint64_t offset, uint64_t length) {
   return Result(nbd_pread(handle_, bytes.data(), length, offset, 0));
 }
 
-int NbdClient::Write(uint64_t offset, const std::string& data,
-                     uint32_t flags) {
+int NbdClient::Write(uint64_t offset, const std::string& data, uint32_t flags) {
   for (uint64_t at = 0; at < data.size();) {
     const uint64_t part = std::min<uint64_t>(kMaxRequest, data.size() - at);
-    const int error = Result(
-        nbd_pwrite(handle_, data.data() + at, part, offset + at, flags));
+    const int error =
+        Result(nbd_pwrite(handle_, data.data() + at, part, offset + at, flags));
     if (error != 0) return error;
     at += part;
   }
@@ -166,9 +161,8 @@ int64_t NbdClient::Submit(NbdRequest* request) {
       return nbd_aio_pread(handle_, request->data.data(), request->length,
                            request->offset, none, request->flags);
     case NbdRequest::Kind::kWrite:
-      return nbd_aio_pwrite(handle_, request->data.data(),
-                            request->data.size(), request->offset, none,
-                            request->flags);
+      return nbd_aio_pwrite(handle_, request->data.data(), request->data.size(),
+                            request->offset, none, request->flags);
     case NbdRequest::Kind::kZero:
       return nbd_aio_zero(handle_, request->length, request->offset, none,
                           request->flags);

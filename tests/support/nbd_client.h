@@ -29,8 +29,9 @@ struct NbdRequest {
   int error = 0;       // the answer: 0 or the server's errno
 };
 
-// One connection through libnbd. The calls that answer int give 0 or the server's
-// errno, for tests that expect an error; a failed Read or Map is a test failure.
+// One connection through libnbd. The calls that answer int give 0 or the
+// server's errno, for tests that expect an error; a failed Read or Map is a
+// test failure.
 class NbdClient {
  public:
   // Connects; check connected() where refusal is expected.

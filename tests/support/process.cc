@@ -38,9 +38,9 @@ std::string TemporaryFile() {
   dup2(input, 0);
   dup2(output, 1);
   dup2(error, 2);
-  if (options.user && (setgroups(0, nullptr) != 0 ||
-                       setgid(*options.user) != 0 ||
-                       setuid(*options.user) != 0)) {
+  if (options.user &&
+      (setgroups(0, nullptr) != 0 || setgid(*options.user) != 0 ||
+       setuid(*options.user) != 0)) {
     _exit(127);
   }
   for (const std::string& entry : options.environment) {
@@ -133,7 +133,7 @@ const ProcessResult& Process::Wait() {
 std::string Process::ErrorSoFar() const { return ReadFileBytes(stderr_path_); }
 
 ProcessResult RunProgram(const std::vector<std::string>& argv,
-                  const ProcessOptions& options) {
+                         const ProcessOptions& options) {
   Process process(argv, options);
   return process.Wait();
 }

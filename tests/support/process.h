@@ -16,11 +16,11 @@ namespace ext2cow::test {
 using ScratchDir = TempDir;
 
 struct ProcessOptions {
-  std::string input;              // what it reads on stdin
-  std::optional<uid_t> user;      // runs as this user (and the group of that id)
+  std::string input;          // what it reads on stdin
+  std::optional<uid_t> user;  // runs as this user (and the group of that id)
   std::vector<std::string> environment;  // "NAME=value", beside the inherited
-  std::string stdout_path;        // files that get the output; empty: a private
-  std::string stderr_path;        // temporary one
+  std::string stdout_path;  // files that get the output; empty: a private
+  std::string stderr_path;  // temporary one
 };
 
 // How a program ended.
@@ -63,7 +63,7 @@ class Process {
 
 // Runs a program to its end.
 ProcessResult RunProgram(const std::vector<std::string>& argv,
-                  const ProcessOptions& options = {});
+                         const ProcessOptions& options = {});
 // The same; anything but exit status 0 is a test failure. Returns stdout.
 std::string RunOk(const std::vector<std::string>& argv,
                   const ProcessOptions& options = {});

@@ -52,8 +52,8 @@ Server::Server(ServerOptions options) {
   }
   const int watch = inotify_init1(IN_CLOEXEC);
   inotify_add_watch(watch, options.directory.c_str(), IN_CLOSE_WRITE);
-  process_ = std::make_unique<Process>(
-      CommandLine(options, socket_, pidfile_), options.process);
+  process_ = std::make_unique<Process>(CommandLine(options, socket_, pidfile_),
+                                       options.process);
   AwaitPidfile(watch);
   close(watch);
 }

@@ -25,8 +25,8 @@ struct ServerOptions {
   ProcessOptions process;
 };
 
-// A real nbdkit in the foreground with the built filter, on a Unix socket of its
-// own. Killed when destroyed.
+// A real nbdkit in the foreground with the built filter, on a Unix socket of
+// its own. Killed when destroyed.
 class Server {
  public:
   // Starts it and returns when it listens, or has ended (Running() is false).

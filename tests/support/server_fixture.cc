@@ -47,8 +47,7 @@ std::string Repeat(char byte, size_t length) {
   return std::string(length, byte);
 }
 
-KernelMount::KernelMount(const std::string& image,
-                         const std::string& options) {
+KernelMount::KernelMount(const std::string& image, const std::string& options) {
   RunOk({"mount", "-o", "loop," + options, image, directory_.path()});
 }
 
@@ -76,10 +75,9 @@ ServerOptions ServerTest::Options(std::vector<std::string> more) {
   ServerOptions options;
   options.directory = dir_.path();
   options.parameters = {image_, "ext2cow-store=" + store_};
-  const bool names_file =
-      std::any_of(more.begin(), more.end(), [](const std::string& word) {
-        return word.rfind("ext2file=", 0) == 0;
-      });
+  const bool names_file = std::any_of(
+      more.begin(), more.end(),
+      [](const std::string& word) { return word.rfind("ext2file=", 0) == 0; });
   if (!names_file) {
     options.parameters.push_back(absl::StrCat("ext2file=", kDisk));
   }
@@ -122,8 +120,8 @@ ProcessResult ServerTest::Tool(const std::vector<std::string>& arguments) {
   return RunProgram(line);
 }
 
-nlohmann::json ServerTest::CommitJson(
-    const std::vector<std::string>& arguments, int status) {
+nlohmann::json ServerTest::CommitJson(const std::vector<std::string>& arguments,
+                                      int status) {
   const ProcessResult result = Commit(arguments);
   EXPECT_EQ(result.status, status) << result.out << result.err;
   nlohmann::json answer = nlohmann::json::parse(result.out, nullptr, false);

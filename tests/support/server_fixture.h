@@ -26,12 +26,13 @@ inline constexpr uint64_t kMiB = 1 << 20;
 std::string RandomBytes(uint64_t seed, size_t length);
 std::string Repeat(char byte, size_t length);
 
-// What image to make: a filesystem of `size` with `files` in it. 4096-byte blocks
-// of zeros in them become holes.
+// What image to make: a filesystem of `size` with `files` in it. 4096-byte
+// blocks of zeros in them become holes.
 struct ImageSpec {
   std::vector<std::string> mke2fs = {"-t", "ext4"};
   std::string size = "32M";
-  std::map<std::string, std::string> files = {{kDisk, RandomBytes(1, 4 * kMiB)}};
+  std::map<std::string, std::string> files = {
+      {kDisk, RandomBytes(1, 4 * kMiB)}};
 };
 
 // The image mounted by the kernel through a loop device, as long as this lives.
@@ -48,8 +49,8 @@ class KernelMount {
   TempDir directory_;
 };
 
-// A server, an image and a store in a directory of their own, seen from outside:
-// real nbdkit, real clients, the installed tools' command lines.
+// A server, an image and a store in a directory of their own, seen from
+// outside: real nbdkit, real clients, the installed tools' command lines.
 class ServerTest : public testing::Test {
  protected:
   ServerTest();

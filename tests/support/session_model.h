@@ -12,8 +12,9 @@
 
 namespace ext2cow::test {
 
-// What one file, its generations and its sessions must hold, as plainly as it can
-// be said: whole strings and sets of 4096-byte blocks. Serializable isolation.
+// What one file, its generations and its sessions must hold, as plainly as it
+// can be said: whole strings and sets of 4096-byte blocks. Serializable
+// isolation.
 class FileModel {
  public:
   explicit FileModel(std::string content) : newest_(std::move(content)) {}

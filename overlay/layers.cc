@@ -1,0 +1,94 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "overlay/keys.h"
+#include "overlay/stack.h"
+
+namespace ext2cow {
+
+void DeleteLayer(rocksdb::WriteBatch* batch, LayerId layer) {
+  for (const KeyType type :
+       {KeyType::kRow, KeyType::kChunk, KeyType::kZeroRun}) {
+    Store::DeletePrefix(batch, LayerPrefix(type, layer));
+  }
+  batch->Delete(LayerMark(layer));
+}
+
+absl::Status RemoveLayerFiles(Store* store, LayerId layer) {
+  const auto names = store->files().List();
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    const auto id = ParseDataFileName(name);
+    if (!id || id->layer != layer) continue;
+    const absl::Status status = store->files().Remove(name);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store) {
+  std::set<LayerId> layers;
+  const absl::Status status = store->Scan(
+      std::string(1, static_cast<char>(KeyType::kLayer)),
+      [&](std::string_view key, std::string_view) {
+        if (const auto layer = ParseLayerMark(key)) layers.insert(*layer);
+        return absl::OkStatus();
+      });
+  if (!status.ok()) return status;
+  const auto names = store->files().List();
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (const auto id = ParseDataFileName(name)) layers.insert(id->layer);
+  }
+  return std::vector<LayerId>(layers.begin(), layers.end());
+}
+
+absl::StatusOr<std::map<SpaceId, SpaceChanges>> LayerChanges(Store* store,
+                                                             LayerId layer) {
+  const auto stack = Stack::Open(store, {layer}, {.read_only = true});
+  if (!stack.ok()) return stack.status();
+  return (*stack)->Changes();
+}
+
+absl::Status VerifyLayer(
+    Store* store, LayerId layer,
+    absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
+        damage) {
+  const auto stack = Stack::Open(store, {layer}, {.read_only = true});
+  if (!stack.ok()) return stack.status();
+  constexpr uint64_t kBlocks = 64;  // read at once
+  std::vector<uint8_t> bytes(kBlocks * kBlockSize);
+  const auto read = [&](SpaceId space, BlockRange range) {
+    return (*stack)->Read(space, range.first * kBlockSize, bytes.data(),
+                          range.count * kBlockSize,
+                          [](uint64_t, void*, size_t) {
+                            return absl::InternalError("below a lone layer");
+                          });
+  };
+  absl::Status failure;
+  const auto check = [&](SpaceId space, BlockRange range) {
+    if (read(space, range).ok()) return;
+    for (uint64_t block = range.first; block < range.end(); ++block) {
+      const absl::Status status = read(space, {block, 1});
+      if (absl::IsDataLoss(status)) {
+        damage(space, block, std::string(status.message()));
+      } else if (!status.ok()) {
+        failure.Update(status);
+      }
+    }
+  };
+  for (const auto& [space, changes] : (*stack)->Changes()) {
+    changes.written.ForEachRun([&, id = space](BlockRange run) {
+      for (uint64_t done = 0; done < run.count; done += kBlocks) {
+        check(id, {run.first + done, std::min(kBlocks, run.count - done)});
+      }
+    });
+  }
+  return failure;
+}
+
+}  // namespace ext2cow

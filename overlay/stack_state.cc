@@ -1,0 +1,462 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "overlay/stack_state.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+namespace ext2cow {
+namespace {
+
+// Calls visit(block) for each bit of `bits` in `chunk`, ascending.
+template <typename Visit>
+void ForEachBlock(uint64_t chunk, uint64_t bits, Visit visit) {
+  for (; bits != 0; bits &= bits - 1) {
+    visit(chunk * kChunkBlocks +
+          static_cast<unsigned>(std::countr_zero(bits)));
+  }
+}
+
+uint64_t BitOf(uint64_t block) { return uint64_t{1} << (block % kChunkBlocks); }
+
+Piece* AddPiece(Piece::Source source, BlockRange range, Pieces* pieces) {
+  Piece piece;
+  piece.source = source;
+  piece.range = range;
+  pieces->push_back(std::move(piece));
+  return &pieces->back();
+}
+
+// Makes the last piece longer when it is read the same way, or adds one.
+Piece* Extend(Piece::Source source, LayerId layer, BlockRange range,
+              Pieces* pieces) {
+  if (!pieces->empty() && pieces->back().source == source &&
+      pieces->back().layer == layer) {
+    pieces->back().range.count += range.count;
+    return &pieces->back();
+  }
+  Piece* piece = AddPiece(source, range, pieces);
+  piece->layer = layer;
+  return piece;
+}
+
+}  // namespace
+
+StackState::StackState(const std::vector<LayerId>& layers, SpaceMeter meter)
+    : slots_(layers.begin(), layers.end()),
+      reserved_(layers.size(), 0),
+      meter_(meter) {}
+
+const StackState::Space* StackState::Find(SpaceId space) const {
+  const auto it = spaces_.find(space);
+  return it == spaces_.end() ? nullptr : &it->second;
+}
+
+void StackState::Push(LayerId layer) {
+  slots_.push_back(layer);
+  reserved_.push_back(0);
+  for (auto& [id, space] : spaces_) {
+    space.unnamed.clear();
+    space.unnamed_zeroes.clear();
+    space.rows.clear();
+    space.punches.clear();
+  }
+  row_count_ = 0;
+  marked_ = false;
+}
+
+void StackState::DropOldest(size_t keep) {
+  if (slots_.size() <= keep) return;
+  for (; slots_.size() > keep; ++first_slot_) {
+    meter_.Release(reserved_.front() * kBlockSize);
+    slots_.pop_front();
+    reserved_.pop_front();
+  }
+  for (auto& [id, space] : spaces_) space.index.DropBefore(first_slot_);
+}
+
+void StackState::LoadZeroes(size_t layer_index, SpaceId space, uint64_t first,
+                            const ZeroRecord& record) {
+  const uint32_t slot = static_cast<uint32_t>(layer_index);
+  std::vector<uint64_t> changed;
+  spaces_[space].index.Zero({first, record.count}, record.kind, slot,
+                            [](uint64_t, uint64_t) {}, &changed);
+}
+
+void StackState::LoadChunk(size_t layer_index, SpaceId space, uint64_t chunk,
+                           const ChunkRecord& record) {
+  const uint32_t slot = static_cast<uint32_t>(layer_index);
+  Space& to = spaces_[space];
+  ForEachBlock(chunk, record.row_mask, [&](uint64_t block) {
+    to.index.Put({block, 1}, slot, nullptr);
+  });
+  const uint32_t* checksum = record.checksums.data();
+  ForEachBlock(chunk, record.data_mask, [&](uint64_t block) {
+    to.index.Put({block, 1}, slot, checksum++);
+  });
+  reserved_[layer_index] +=
+      static_cast<uint64_t>(std::popcount(record.row_mask | record.data_mask));
+  if (slot == newest_slot()) SetRows(&to, chunk, record.row_mask);
+}
+
+void StackState::LoadMark(size_t layer_index) {
+  if (layer_index + 1 == slots_.size()) marked_ = true;
+}
+
+void StackState::FinishLoading() {
+  // What is there is there: when it exceeds the budget, no more may be added.
+  for (uint64_t& blocks : reserved_) {
+    if (!meter_.Reserve(blocks * kBlockSize, 0).ok()) blocks = 0;
+  }
+}
+
+void StackState::Lookup(SpaceId id, BlockRange range, Pieces* pieces) const {
+  const Space* space = Find(id);
+  if (space == nullptr) {
+    AddPiece(Piece::Source::kBelow, range, pieces);
+    return;
+  }
+  auto cached = space->cache.lower_bound(range.first);
+  for (uint64_t block = range.first; block < range.end();) {
+    if (cached != space->cache.end() && cached->first == block) {
+      AddPiece(Piece::Source::kCache, {block, 1}, pieces)->cached =
+          cached->second;
+      ++cached;
+      ++block;
+      continue;
+    }
+    const uint64_t end = cached == space->cache.end()
+                             ? range.end()
+                             : std::min(range.end(), cached->first);
+    LookupIndex(*space, {block, end - block}, pieces);
+    block = end;
+  }
+}
+
+void StackState::LookupStored(SpaceId id, uint64_t block,
+                              Pieces* pieces) const {
+  LookupIndex(*Find(id), {block, 1}, pieces);
+}
+
+void StackState::LookupIndex(const Space& space, BlockRange range,
+                             Pieces* pieces) const {
+  for (uint64_t block = range.first; block < range.end();) {
+    const SpaceIndex::Run run =
+        space.index.Describe(block, range.end() - block);
+    if (run.state != BlockState::kData) {
+      const auto source = run.state == BlockState::kBelow
+                              ? Piece::Source::kBelow
+                              : Piece::Source::kZero;
+      Extend(source, 0, {block, run.count}, pieces);
+      block += run.count;
+      continue;
+    }
+    const auto chunk = space.index.chunks().find(block / kChunkBlocks);
+    for (const uint64_t end = block + run.count; block < end; ++block) {
+      const IndexEntry& entry =
+          chunk->second.Get(static_cast<unsigned>(block % kChunkBlocks));
+      const LayerId layer = slots_[entry.slot - first_slot_];
+      if (entry.is_row) {
+        AddPiece(Piece::Source::kRow, {block, 1}, pieces)->layer = layer;
+      } else {
+        Extend(Piece::Source::kData, layer, {block, 1}, pieces)
+            ->checksums.push_back(entry.checksum);
+      }
+    }
+  }
+}
+
+SpaceIndex::Run StackState::Describe(SpaceId id, uint64_t block,
+                                     uint64_t limit) const {
+  const Space* space = Find(id);
+  if (space == nullptr) return {BlockState::kBelow, limit};
+  auto cached = space->cache.lower_bound(block);
+  if (cached == space->cache.end()) return space->index.Describe(block, limit);
+  if (cached->first > block) {
+    return space->index.Describe(block, std::min(limit, cached->first - block));
+  }
+  uint64_t count = 0;
+  for (; count < limit && cached != space->cache.end() &&
+         cached->first == block + count;
+       ++cached) {
+    ++count;
+  }
+  return {BlockState::kData, count};
+}
+
+std::map<SpaceId, SpaceChanges> StackState::Changes() const {
+  std::map<SpaceId, SpaceChanges> all;
+  for (const auto& [id, space] : spaces_) {
+    SpaceChanges changes;
+    space.index.AddTo(&changes);
+    for (const auto& [block, buffer] : space.cache) changes.written.Add(block);
+    changes.zeroed.Subtract(changes.written);
+    changes.discarded.Subtract(changes.written);
+    if (changes.Count() != 0) all.emplace(id, std::move(changes));
+  }
+  return all;
+}
+
+std::vector<BlockRange> StackState::OwnData(SpaceId id, BlockRange range) const {
+  std::vector<BlockRange> own;
+  const Space* space = Find(id);
+  if (space == nullptr) return own;
+  const SpaceIndex::Chunks& chunks = space->index.chunks();
+  for (auto it = chunks.lower_bound(range.first / kChunkBlocks);
+       it != chunks.end() && it->first * kChunkBlocks < range.end(); ++it) {
+    const ChunkEntries& entries = it->second;
+    const uint64_t bits =
+        entries.MaskOf(newest_slot()) & BitsInChunk(it->first, range);
+    ForEachBlock(it->first, bits, [&](uint64_t block) {
+      if (entries.Get(static_cast<unsigned>(block % kChunkBlocks)).is_row) return;
+      if (!own.empty() && own.back().end() == block) {
+        ++own.back().count;
+      } else {
+        own.push_back({block, 1});
+      }
+    });
+  }
+  return own;
+}
+
+absl::Status StackState::Reserve(SpaceId id, BlockRange range,
+                                 uint64_t* added) {
+  uint64_t held = 0;
+  if (const Space* space = Find(id)) {
+    held = space->index.CountOf(newest_slot(), range);
+    for (auto it = space->cache.lower_bound(range.first);
+         it != space->cache.end() && it->first < range.end(); ++it) {
+      if (!IsOwn(space->index.Find(it->first))) ++held;
+    }
+  }
+  *added = range.count - held;
+  if (*added == 0) return absl::OkStatus();
+  const absl::Status status =
+      meter_.Reserve(*added * kBlockSize, cached_blocks_ * kBlockSize);
+  if (status.ok()) reserved_.back() += *added;
+  return status;
+}
+
+void StackState::Unreserve(uint64_t blocks) {
+  blocks = std::min(blocks, reserved_.back());
+  reserved_.back() -= blocks;
+  meter_.Release(blocks * kBlockSize);
+}
+
+void StackState::ReleaseAll() {
+  for (uint64_t& blocks : reserved_) {
+    meter_.Release(blocks * kBlockSize);
+    blocks = 0;
+  }
+}
+
+void StackState::PutCached(SpaceId id, uint64_t block, BlockBuffer buffer) {
+  const auto [it, added] =
+      spaces_[id].cache.insert_or_assign(block, std::move(buffer));
+  if (added) ++cached_blocks_;
+}
+
+uint64_t StackState::EraseCached(Space* space, BlockRange range) {
+  uint64_t only_cached = 0;
+  auto it = space->cache.lower_bound(range.first);
+  while (it != space->cache.end() && it->first < range.end()) {
+    if (!IsOwn(space->index.Find(it->first))) ++only_cached;
+    --cached_blocks_;
+    it = space->cache.erase(it);
+  }
+  return only_cached;
+}
+
+void StackState::PutData(SpaceId id, BlockRange range,
+                         const uint32_t* checksums) {
+  Space& space = spaces_[id];
+  EraseCached(&space, range);
+  space.index.Put(range, newest_slot(), checksums);
+  for (uint64_t chunk = range.first / kChunkBlocks;
+       chunk * kChunkBlocks < range.end(); ++chunk) {
+    space.unnamed.insert(chunk);
+  }
+}
+
+void StackState::Zero(SpaceId id, BlockRange range, ZeroKind kind) {
+  if (range.count == 0) return;
+  Space& space = spaces_[id];
+  uint64_t gone = EraseCached(&space, range);
+  bool had_own = false;
+  std::vector<uint64_t> changed;
+  space.index.Zero(
+      range, kind, newest_slot(),
+      [&](uint64_t chunk, uint64_t bits) {
+        space.unnamed.insert(chunk);
+        gone += static_cast<uint64_t>(std::popcount(bits));
+        had_own = true;
+      },
+      &changed);
+  space.unnamed_zeroes.insert(changed.begin(), changed.end());
+  if (had_own) space.punches.push_back(range);
+  Unreserve(gone);
+}
+
+void StackState::Resum(SpaceId id, uint64_t block, uint32_t checksum) {
+  Space& space = spaces_[id];
+  space.index.Put({block, 1}, newest_slot(), &checksum);
+  space.unnamed.insert(block / kChunkBlocks);
+}
+
+std::vector<CachedBlock> StackState::Cached() const {
+  std::vector<CachedBlock> blocks;
+  blocks.reserve(cached_blocks_);
+  for (const auto& [id, space] : spaces_) {
+    for (const auto& [block, buffer] : space.cache) {
+      blocks.push_back({id, block, buffer});
+    }
+  }
+  return blocks;
+}
+
+BlockBuffer StackState::FindCached(SpaceId id, uint64_t block) const {
+  const Space* space = Find(id);
+  if (space == nullptr) return nullptr;
+  const auto it = space->cache.find(block);
+  return it == space->cache.end() ? nullptr : it->second;
+}
+
+void StackState::Drained(const CachedBlock& drained, uint32_t checksum) {
+  Space& space = spaces_[drained.space];
+  const auto it = space.cache.find(drained.block);
+  const IndexEntry* entry = space.index.Find(drained.block);
+  if (it == space.cache.end() && !IsOwn(entry)) {
+    space.punches.push_back({drained.block, 1});  // zeroed meanwhile
+    return;
+  }
+  if (it == space.cache.end() && entry->is_row) return;  // flushed meanwhile
+  if (it != space.cache.end() && it->second == drained.buffer) {
+    space.cache.erase(it);
+    --cached_blocks_;
+  }
+  Resum(drained.space, drained.block, checksum);
+}
+
+std::vector<std::pair<SpaceId, uint64_t>> StackState::Rows() const {
+  std::vector<std::pair<SpaceId, uint64_t>> rows;
+  for (const auto& [id, space] : spaces_) {
+    for (const auto& [chunk, bits] : space.rows) {
+      ForEachBlock(chunk, bits,
+                   [&](uint64_t block) { rows.emplace_back(id, block); });
+    }
+  }
+  std::sort(rows.begin(), rows.end());
+  return rows;
+}
+
+void StackState::RowMoved(SpaceId id, uint64_t block, uint32_t checksum) {
+  const IndexEntry* entry = spaces_[id].index.Find(block);
+  if (IsOwn(entry) && entry->is_row) Resum(id, block, checksum);
+}
+
+void StackState::SetRows(Space* space, uint64_t chunk, uint64_t bits) {
+  const auto it = space->rows.find(chunk);
+  if (it != space->rows.end()) {
+    row_count_ -= static_cast<size_t>(std::popcount(it->second));
+    space->rows.erase(it);
+  }
+  if (bits == 0) return;
+  row_count_ += static_cast<size_t>(std::popcount(bits));
+  space->rows.emplace(chunk, bits);
+}
+
+ChunkRecord StackState::OwnRecord(const Space& space, uint64_t chunk) const {
+  ChunkRecord record;
+  const auto it = space.index.chunks().find(chunk);
+  if (it == space.index.chunks().end()) return record;
+  ForEachBlock(chunk, it->second.MaskOf(newest_slot()), [&](uint64_t block) {
+    const IndexEntry& entry =
+        it->second.Get(static_cast<unsigned>(block % kChunkBlocks));
+    if (entry.is_row) {
+      record.row_mask |= BitOf(block);
+    } else {
+      record.data_mask |= BitOf(block);
+      record.checksums.push_back(entry.checksum);
+    }
+  });
+  return record;
+}
+
+void StackState::NameChunk(SpaceId id, Space* space, uint64_t chunk,
+                           uint64_t new_rows, Naming* naming) {
+  ChunkRecord record = OwnRecord(*space, chunk);
+  std::vector<uint32_t> kept;
+  auto checksum = record.checksums.begin();
+  ForEachBlock(chunk, record.data_mask, [&](uint64_t block) {
+    if ((new_rows & BitOf(block)) == 0) kept.push_back(*checksum);
+    ++checksum;
+  });
+  record.checksums = std::move(kept);
+  record.data_mask &= ~new_rows;
+  record.row_mask |= new_rows;
+  const auto rows = space->rows.find(chunk);
+  const uint64_t had = rows == space->rows.end() ? 0 : rows->second;
+  const uint64_t gone = had & ~record.row_mask;
+  SetRows(space, chunk, record.row_mask);
+  naming->chunks.push_back({id, chunk, std::move(record), gone});
+}
+
+Naming StackState::TakeNaming(const std::vector<CachedBlock>& rows) {
+  Naming naming;
+  naming.layer = newest();
+  naming.mark = !std::exchange(marked_, true);
+  std::map<std::pair<SpaceId, uint64_t>, uint64_t> new_rows;  // bits by chunk
+  for (const CachedBlock& row : rows) {
+    BlockBuffer now = FindCached(row.space, row.block);
+    if (now == nullptr) continue;  // zeroed, or in the data file by now
+    new_rows[{row.space, row.block / kChunkBlocks}] |= BitOf(row.block);
+    naming.rows.push_back({row.space, row.block, std::move(now)});
+    spaces_[row.space].unnamed.insert(row.block / kChunkBlocks);
+  }
+  for (auto& [id, space] : spaces_) {
+    std::vector<uint64_t> chunks(space.unnamed.begin(), space.unnamed.end());
+    std::sort(chunks.begin(), chunks.end());
+    for (const uint64_t chunk : chunks) {
+      const auto it = new_rows.find({id, chunk});
+      NameChunk(id, &space, chunk, it == new_rows.end() ? 0 : it->second,
+                &naming);
+    }
+    for (const uint64_t first : space.unnamed_zeroes) {
+      const auto run = space.index.zeroes().runs().find(first);
+      ZeroRecord record;
+      if (run != space.index.zeroes().runs().end() &&
+          run->second.slot == newest_slot()) {
+        record = {run->second.count, run->second.kind};
+      }
+      naming.zeroes.push_back({id, first, record});
+    }
+    for (const BlockRange range : space.punches) {
+      naming.punches.push_back({id, range});
+    }
+    space.unnamed.clear();
+    space.unnamed_zeroes.clear();
+    space.punches.clear();
+  }
+  if (naming.empty()) marked_ = !naming.mark;
+  return naming;
+}
+
+void StackState::Named(const Naming& naming) {
+  for (const CachedBlock& row : naming.rows) {
+    Space& space = spaces_[row.space];
+    const auto it = space.cache.find(row.block);
+    if (it == space.cache.end()) {
+      // Zeroed, or drained to the data file, while the batch was written.
+      space.unnamed.insert(row.block / kChunkBlocks);
+      continue;
+    }
+    if (it->second == row.buffer) {
+      space.cache.erase(it);
+      --cached_blocks_;
+    }
+    space.index.Put({row.block, 1}, newest_slot(), nullptr);
+  }
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/server_fixture.h"
+
+namespace ext2cow::test {
+namespace {
+
+using testing::HasSubstr;
+
+// Space for sessions runs out: the write that does not fit is refused, and
+// nothing else suffers.
+class SpaceTest : public ServerTest {
+ protected:
+  void SetUp() override {
+    ImageSpec spec;
+    spec.size = "160M";
+    spec.files = {{kDisk, RandomBytes(1, kMiB) + Repeat('\0', 127 * kMiB)}};
+    MakeImage(spec);
+  }
+  // Writes from `at` on until an error, at most 120 MiB; returns the error.
+  static int Fill(NbdClient* client, uint64_t at, uint64_t step,
+                  uint64_t* written) {
+    const std::string data = RandomBytes(2, step);
+    for (*written = 0; *written < 120 * kMiB; *written += step) {
+      if (int error = client->Write(at + *written, data)) return error;
+    }
+    return 0;
+  }
+  // What Fill wrote is there.
+  static void ExpectFilled(NbdClient* client, uint64_t at, uint64_t step,
+                           uint64_t written) {
+    const std::string data = RandomBytes(2, step);
+    for (uint64_t done = 0; done < written; done += step) {
+      ASSERT_TRUE(client->Read(at + done, step) == data) << done;
+    }
+  }
+};
+
+class FullDiskTest : public SpaceTest,
+                     public testing::WithParamInterface<uint64_t> {
+ protected:
+  void SetUp() override {
+    SpaceTest::SetUp();
+    ASSERT_EQ(mkdir(store_.c_str(), 0700), 0);
+    RunOk({"mount", "-t", "tmpfs", "-o", "size=96M,mode=0700", "none", store_});
+  }
+  void TearDown() override {
+    server_.reset();
+    RunOk({"umount", store_});
+  }
+};
+
+TEST_P(FullDiskTest, AnswersTheWriteAndNeverAFlush) {
+  Start({"ext2cow-cache=16M"});
+  NbdClient other = Connect("other"), client = Connect("s");
+  ASSERT_EQ(other.Write(0, "before"), 0);
+  uint64_t written = 0;
+  EXPECT_EQ(Fill(&client, 2 * kMiB, GetParam(), &written), ENOSPC);
+  EXPECT_GT(written, kMiB);
+  EXPECT_EQ(client.Flush(), 0);
+  EXPECT_EQ(other.Flush(), 0);
+  ExpectFilled(&client, 2 * kMiB, GetParam(), written);
+  EXPECT_EQ(other.Read(0, 6), "before");
+  EXPECT_EQ(client.Trim(2 * kMiB, written / 4096 * 4096), 0);
+  EXPECT_EQ(client.Flush(), 0);
+  client.Disconnect();
+  other.Disconnect();
+  EXPECT_EQ(server_->Stop(), 0);
+  Start({"ext2cow-cache=16M"});
+  EXPECT_EQ(Connect("other").Read(0, 6), "before");
+  EXPECT_EQ(Connect("other").Write(kMiB, Repeat('o', 65'536)), 0)
+      << "there is room again";
+}
+
+INSTANTIATE_TEST_SUITE_P(RequestSizes, FullDiskTest,
+                         testing::Values(16'384, 1 << 20));
+
+TEST_F(SpaceTest, MaxStoreHoldsForAllSessionsTogether) {
+  Start({"ext2cow-max-store=24M"});
+  NbdClient one = Connect("one"), two = Connect("two");
+  ASSERT_EQ(one.Write(0, RandomBytes(3, 8 * kMiB)), 0);
+  uint64_t written = 0;
+  EXPECT_EQ(Fill(&two, 0, 65'536, &written), ENOSPC);
+  EXPECT_LE(written, 16 * kMiB);
+  EXPECT_EQ(one.Read(0, 8 * kMiB), RandomBytes(3, 8 * kMiB));
+  EXPECT_EQ(two.Flush(), 0);
+  one.Disconnect();
+  EXPECT_EQ(Tool({"rm", "one"}).status, 0);
+  EXPECT_EQ(Tool({"gc"}).status, 0);
+  EXPECT_EQ(two.Write(written, Repeat('t', kMiB)), 0) << "space came back";
+}
+
+TEST_F(SpaceTest, PluginThatCantFlushRefusesCommits) {
+  ServerOptions options = Options();
+  options.plugin = "eval";
+  options.parameters[0] = absl::StrCat("get_size=stat -c %s ", image_);
+  for (const std::string& word :
+       {absl::StrCat("pread=dd if=", image_, " bs=1M skip=$4 count=$3 ",
+                     "status=none iflag=count_bytes,skip_bytes"),
+        absl::StrCat("pwrite=dd of=", image_, " bs=1M seek=$4 ",
+                     "oflag=seek_bytes conv=notrunc status=none"),
+        std::string("can_write=exit 0"), std::string("can_flush=exit 3")}) {
+    options.parameters.push_back(word);
+  }
+  const std::string before = ReadFileBytes(image_);
+  StartWith(options);
+  EXPECT_EQ(Connect("s").Write(0, "kept"), 0);
+  const ProcessResult result = Commit({"s"});
+  EXPECT_EQ(result.status, 1) << result.out;
+  EXPECT_THAT(result.err, HasSubstr("flush"));
+  EXPECT_EQ(Connect("s").Read(0, 4), "kept");
+  EXPECT_EQ(server_->Stop(), 0);
+  EXPECT_TRUE(ReadFileBytes(image_) == before);
+}
+
+}  // namespace
+}  // namespace ext2cow::test

@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "overlay/image.h"
+
+#include <gtest/gtest.h>
+
+#include "overlay/stack.h"
+#include "overlay/store.h"
+#include "tests/support/memory_device.h"
+#include "tests/support/temp_dir.h"
+
+namespace ext2cow {
+namespace {
+
+constexpr uint64_t kBlocks = 256;
+
+absl::Status NothingBelow(uint64_t, void*, size_t) {
+  return absl::InternalError("read below an undo layer");
+}
+
+class ImageTest : public testing::Test {
+ protected:
+  ImageTest()
+      : device_(std::string(kBlocks * kBlockSize, '0')), image_(&device_) {
+    auto lock = StoreLock::Acquire(directory_ / "store", true);
+    EXPECT_TRUE(lock.ok()) << lock.status();
+    auto store = Store::Open(*std::move(lock), {});
+    EXPECT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+  }
+
+  // Overwrites blocks as the commit that makes `generation` would.
+  void Commit(Generation generation, std::vector<uint64_t> blocks, char value) {
+    auto layer = store_->NewLayerId();
+    ASSERT_TRUE(layer.ok());
+    auto undo = Stack::Open(store_.get(), {*layer}, {});
+    ASSERT_TRUE(undo.ok()) << undo.status();
+    std::string old(kBlockSize, '\0');
+    for (uint64_t block : blocks) {
+      const uint64_t offset = block * kBlockSize;
+      ASSERT_TRUE(
+          image_.Read(generation - 1, offset, old.data(), kBlockSize).ok());
+      ASSERT_TRUE((*undo)
+                      ->Write(kPhysicalSpace, offset, old.data(), kBlockSize,
+                              NothingBelow)
+                      .ok());
+    }
+    image_.PublishUndo(generation, *std::move(undo));
+    const std::string bytes(kBlockSize, value);
+    for (uint64_t block : blocks) {
+      ASSERT_TRUE(
+          device_.Write(block * kBlockSize, bytes.data(), kBlockSize).ok());
+    }
+  }
+
+  // One letter a block.
+  std::string Picture(Generation generation, uint64_t first, uint64_t count) {
+    std::string bytes(count * kBlockSize, '\0'), picture;
+    absl::Status status = image_.Read(generation, first * kBlockSize,
+                                      bytes.data(), bytes.size());
+    EXPECT_TRUE(status.ok()) << status;
+    for (uint64_t i = 0; i < count; ++i) picture += bytes[i * kBlockSize];
+    return picture;
+  }
+
+  TempDir directory_;
+  std::unique_ptr<Store> store_;
+  test::MemoryDevice device_;
+  Image image_;
+};
+
+TEST_F(ImageTest, EachGenerationReadsItsOwnBytes) {
+  Commit(1, {1, 2}, 'a');
+  Commit(2, {2, 3}, 'b');
+  Commit(3, {1}, 'c');
+  EXPECT_EQ(Picture(0, 0, 5), "00000");
+  EXPECT_EQ(Picture(1, 0, 5), "0aa00");
+  EXPECT_EQ(Picture(2, 0, 5), "0abb0");
+  EXPECT_EQ(Picture(3, 0, 5), "0cbb0");
+}
+
+TEST_F(ImageTest, OldGenerationsGoWithTheirUndo) {
+  Commit(1, {1}, 'a');
+  Commit(2, {1}, 'b');
+  Commit(3, {1}, 'c');
+  image_.DropUndoBefore(2);  // 2 and 3 stay readable
+  EXPECT_EQ(Picture(2, 0, 3), "0b0");
+  EXPECT_EQ(Picture(3, 0, 3), "0c0");
+}
+
+TEST_F(ImageTest, ReadsAcrossChunksAreJoined) {
+  Commit(1, {63, 64, 200}, 'a');
+  EXPECT_EQ(Picture(0, 60, 8), "00000000");
+  EXPECT_EQ(Picture(1, 60, 8), "000aa000");
+}
+
+class OneBlockRedo : public Redo {
+ public:
+  absl::Status Overlay(uint64_t offset, void* buffer,
+                       size_t length) const override {
+    for (size_t i = 0; i < length; ++i) {
+      if ((offset + i) / kBlockSize == 5) static_cast<char*>(buffer)[i] = 'r';
+    }
+    return absl::OkStatus();
+  }
+};
+
+TEST_F(ImageTest, ACommitThatIsNotAppliedIsReadThroughItsRedo) {
+  Commit(1, {}, 'a');
+  image_.SetRedo(1, std::make_shared<OneBlockRedo>());
+  EXPECT_EQ(Picture(0, 4, 3), "000");
+  EXPECT_EQ(Picture(1, 4, 3), "0r0");
+  image_.ClearRedo();
+  EXPECT_EQ(Picture(1, 4, 3), "000");
+}
+
+TEST_F(ImageTest, ARefusedImageAnswersWhyAndRecovers) {
+  image_.Refuse(absl::FailedPreconditionError("changed"));
+  char byte;
+  EXPECT_EQ(image_.Read(0, 0, &byte, 1).message(), "changed");
+  image_.Refuse(absl::OkStatus());
+  EXPECT_EQ(Picture(0, 0, 1), "0");
+}
+
+}  // namespace
+}  // namespace ext2cow
