@@ -10,6 +10,7 @@
 #include "overlay/ext2_gate.h"
 #include "overlay/ext2_io.h"
 #include "overlay/map_walk.h"
+#include "overlay/path_walk.h"
 
 namespace ext2cow {
 
@@ -51,17 +52,7 @@ absl::StatusOr<std::unique_ptr<Ext2Reader>> Ext2Reader::Open(
 }
 
 absl::StatusOr<SpaceId> Ext2Reader::Resolve(std::string_view path) {
-  std::string full(path);
-  if (full.empty() || full[0] != '/') full.insert(0, "/");
-  if (full.find('\0') != std::string::npos) {
-    return absl::NotFoundError("a path with a zero byte in it");
-  }
-  ext2_ino_t number = 0;
-  if (errcode_t err = ext2fs_namei_follow(fs_, EXT2_ROOT_INO, EXT2_ROOT_INO,
-                                          full.c_str(), &number)) {
-    return io_->Error(err, full);
-  }
-  return number;
+  return ResolvePath(fs_, *io_, path);
 }
 
 absl::StatusOr<ServedFile> Ext2Reader::ReadFile(SpaceId number) {

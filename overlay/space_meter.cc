@@ -27,12 +27,14 @@ absl::Status SpaceMeter::Reserve(uint64_t bytes, uint64_t dirty) {
     granted_ =
         std::max(bytes, std::min(kGrant, (*free - taken) / kGrantPart));
   }
-  if (budget_ != nullptr) {
-    const absl::Status status = budget_->Reserve(bytes);
-    if (!status.ok()) return status;
-  }
-  granted_ -= bytes;
-  return absl::OkStatus();
+  const absl::Status status = Adopt(bytes);
+  if (status.ok()) granted_ -= bytes;
+  return status;
+}
+
+absl::Status SpaceMeter::Adopt(uint64_t bytes) {
+  if (budget_ == nullptr || bytes == 0) return absl::OkStatus();
+  return budget_->Reserve(bytes);
 }
 
 void SpaceMeter::Release(uint64_t bytes) {

@@ -23,6 +23,8 @@ class SpaceMeter {
   // `dirty`: bytes accepted before that may not have taken their space yet.
   // kResourceExhausted: no room.
   absl::Status Reserve(uint64_t bytes, uint64_t dirty);
+  // The same for bytes that are on the disk already.
+  absl::Status Adopt(uint64_t bytes);
   void Release(uint64_t bytes);
 
  private:

@@ -120,8 +120,9 @@ absl::Status StackImpl::ResumOwn(SpaceId space, BlockRange range,
       if (!status.ok()) return status;
       absl::MutexLock lock(&mu_);
       for (uint64_t i = 0; i < count; ++i) {
+        const auto known = state_.OwnChecksum(space, run.first + i);
         const uint32_t sum = BlockChecksum(&bytes[i * kBlockSize]);
-        if (state_.OwnChecksum(space, run.first + i) == sum) continue;
+        if (!known || *known == sum) continue;
         state_.Resum(space, run.first + i, sum);
         ++*changed;
       }

@@ -159,10 +159,11 @@ absl::Status StackImpl::FlushOnce() {
     absl::MutexLock lock(&mu_);
     naming = state_.TakeNaming(rows);
   }
-  if (naming.empty()) return absl::OkStatus();
-  status = files_.Sync();
-  if (status.ok()) status = WriteNaming(naming);
-  if (!status.ok()) return Break(status);
+  if (!naming.empty()) {
+    status = files_.Sync();
+    if (status.ok()) status = WriteNaming(naming);
+    if (!status.ok()) return Break(status);
+  }
   {
     absl::MutexLock lock(&mu_);
     state_.Named(naming);

@@ -107,7 +107,7 @@ void StackState::LoadMark(size_t layer_index) {
 void StackState::FinishLoading() {
   // What is there is there: when it exceeds the budget, no more may be added.
   for (uint64_t& blocks : reserved_) {
-    if (!meter_.Reserve(blocks * kBlockSize, 0).ok()) blocks = 0;
+    if (!meter_.Adopt(blocks * kBlockSize).ok()) blocks = 0;
   }
 }
 
@@ -220,6 +220,14 @@ std::vector<BlockRange> StackState::OwnData(SpaceId id, BlockRange range) const 
   return own;
 }
 
+std::optional<uint32_t> StackState::OwnChecksum(SpaceId id,
+                                               uint64_t block) const {
+  const Space* space = Find(id);
+  const IndexEntry* entry = space == nullptr ? nullptr : space->index.Find(block);
+  if (!IsOwn(entry) || entry->is_row) return std::nullopt;
+  return entry->checksum;
+}
+
 absl::Status StackState::Reserve(SpaceId id, BlockRange range,
                                  uint64_t* added) {
   uint64_t held = 0;
@@ -234,7 +242,8 @@ absl::Status StackState::Reserve(SpaceId id, BlockRange range,
   if (*added == 0) return absl::OkStatus();
   const absl::Status status =
       meter_.Reserve(*added * kBlockSize, cached_blocks_ * kBlockSize);
-  if (status.ok()) reserved_.back() += *added;
+  if (!status.ok()) *added = 0;
+  reserved_.back() += *added;
   return status;
 }
 

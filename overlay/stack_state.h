@@ -7,6 +7,8 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -35,7 +37,7 @@ struct Piece {
   Source source = Source::kBelow;
   BlockRange range;  // one block for kCache and kRow
   LayerId layer = 0;
-  absl::InlinedVector<uint32_t, 2> checksums;  // kData: one a block
+  std::vector<uint32_t> checksums;  // kData: one a block
   BlockBuffer cached;
   // Says that both name the same place and content.
   friend bool operator==(const Piece&, const Piece&) = default;
@@ -103,13 +105,11 @@ class StackState {
   // The newest layer's blocks of the range that are in its data file.
   std::vector<BlockRange> OwnData(SpaceId space, BlockRange range) const;
 
-  // The sum of a block that OwnData told.
-  uint32_t OwnChecksum(SpaceId space, uint64_t block) const {
-    return Find(space)->index.Find(block)->checksum;
-  }
+  // The sum of a block that the newest layer's data file holds, if it does.
+  std::optional<uint32_t> OwnChecksum(SpaceId space, uint64_t block) const;
 
   // Room for the range's blocks that the newest layer doesn't hold; *added says
-  // how many they are.
+  // how many were reserved.
   absl::Status Reserve(SpaceId space, BlockRange range, uint64_t* added);
   void Unreserve(uint64_t blocks);
   void ReleaseAll();

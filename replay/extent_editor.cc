@@ -134,13 +134,9 @@ absl::Status ExtentEditor::Cut(uint64_t logical, uint64_t count) {
   return absl::OkStatus();
 }
 
-// With the handle on an extent that `rest` may continue: lengthens it.
-errcode_t ExtentEditor::Grow(ext2fs_extent* rest) {
-  ext2fs_extent before;
-  const errcode_t err =
-      ext2fs_extent_get(handle_, EXT2_EXTENT_CURRENT, &before);
-  if (err == EXT2_ET_NO_CURRENT_NODE) return 0;
-  if (err != 0 || !Continues(before, *rest)) return err;
+// With the handle on `before`, which `rest` may continue: lengthens it.
+errcode_t ExtentEditor::Grow(ext2fs_extent before, ext2fs_extent* rest) {
+  if (!Continues(before, *rest)) return 0;
   const uint32_t n = std::min(rest->e_len, MaxLength(before) - before.e_len);
   if (n == 0) return 0;
   before.e_len += n;
@@ -148,16 +144,20 @@ errcode_t ExtentEditor::Grow(ext2fs_extent* rest) {
   return ext2fs_extent_replace(handle_, 0, &before);
 }
 
-// Puts `part` in front of the extent that follows it, when both are one.
-errcode_t ExtentEditor::JoinNext(const ext2fs_extent& part, bool* joined) {
+// Puts `part` in front of the extent that follows it in the same node, when both
+// are one. `at_next`: the handle is on that extent, else on the one before, where
+// it stays when nothing was joined.
+errcode_t ExtentEditor::JoinNext(const ext2fs_extent& part, bool at_next,
+                                 bool* joined) {
   *joined = false;
   ext2fs_extent next;
-  errcode_t err = ext2fs_extent_goto(handle_, part.e_lblk + part.e_len);
-  if (err == EXT2_ET_EXTENT_NOT_FOUND) return 0;
-  if (err == 0) err = ext2fs_extent_get(handle_, EXT2_EXTENT_CURRENT, &next);
-  if (err != 0 || !Continues(part, next) ||
-      next.e_len + part.e_len > MaxLength(next)) {
-    return err;
+  errcode_t err = ext2fs_extent_get(
+      handle_, at_next ? EXT2_EXTENT_CURRENT : EXT2_EXTENT_NEXT_SIB, &next);
+  if (err == EXT2_ET_EXTENT_NO_NEXT) return 0;
+  if (err != 0) return err;
+  if (!Continues(part, next) || next.e_len + part.e_len > MaxLength(next)) {
+    return at_next ? 0
+                   : ext2fs_extent_get(handle_, EXT2_EXTENT_PREV_SIB, &next);
   }
   next.e_lblk = part.e_lblk;
   next.e_pblk = part.e_pblk;
@@ -169,22 +169,25 @@ errcode_t ExtentEditor::JoinNext(const ext2fs_extent& part, bool* joined) {
 
 // `part` fits one extent.
 errcode_t ExtentEditor::AddPart(const ext2fs_extent& part) {
-  bool joined = false;
-  if (part.e_lblk + part.e_len <= UINT32_MAX) {
-    if (errcode_t err = JoinNext(part, &joined)) return err;
-    if (joined) return 0;
-  }
   errcode_t err = ext2fs_extent_goto(handle_, part.e_lblk);
   if (err == 0) return EXT2_ET_EXTENT_LEAF_BAD;
   if (err != EXT2_ET_EXTENT_NOT_FOUND) return err;
   const SkipChecksums skip(fs_);
-  ext2fs_extent rest = part;
-  if ((err = Grow(&rest)) != 0 || rest.e_len == 0) return err;
+  // Now on the extent before the hole, or on the first of all, or nowhere.
   ext2fs_extent current;
   err = ext2fs_extent_get(handle_, EXT2_EXTENT_CURRENT, &current);
   if (err != 0 && err != EXT2_ET_NO_CURRENT_NODE) return err;
-  const bool after = err == 0 && current.e_lblk < rest.e_lblk;
-  err = ext2fs_extent_insert(handle_, after ? EXT2_EXTENT_INSERT_AFTER : 0,
+  ext2fs_extent rest = part;
+  bool before = false;
+  if (err == 0) {
+    before = current.e_lblk < part.e_lblk;
+    if (before && ((err = Grow(current, &rest)) != 0 || rest.e_len == 0)) {
+      return err;
+    }
+    bool joined = false;
+    if ((err = JoinNext(rest, !before, &joined)) != 0 || joined) return err;
+  }
+  err = ext2fs_extent_insert(handle_, before ? EXT2_EXTENT_INSERT_AFTER : 0,
                              &rest);
   return err != 0 ? err : FixParents();
 }

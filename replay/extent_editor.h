@@ -37,8 +37,8 @@ class ExtentEditor : public MappingEditor {
   errcode_t Delete();
   errcode_t CutPart(ext2fs_extent extent, uint64_t from, uint64_t to);
   errcode_t AddPart(const ext2fs_extent& part);
-  errcode_t Grow(ext2fs_extent* rest);
-  errcode_t JoinNext(const ext2fs_extent& part, bool* joined);
+  errcode_t Grow(ext2fs_extent before, ext2fs_extent* rest);
+  errcode_t JoinNext(const ext2fs_extent& part, bool at_next, bool* joined);
   errcode_t FixParents();
   absl::Status Error(errcode_t code, uint64_t logical) const;
 
