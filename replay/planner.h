@@ -31,7 +31,8 @@ struct FileChange {
   BlockSet discarded;  // reads as zero and becomes a hole
 };
 
-// Bytes of one file, or zeros, that a commit writes to the image.
+// Bytes of one file, or zeros, that a commit writes to the image. The run of a
+// file's last block may reach past the file's size: zeros there.
 struct DataRun {
   uint64_t physical = 0;  // bytes, in the image
   uint64_t length = 0;    // bytes

@@ -17,11 +17,11 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// What comes after a first fault: the power is cut again while the next start is
-// applying the commit, or the image answers an error in the middle of one. The
-// store is copied at the moments of the image's writes and flushes; each record of
-// a commit is synced before the image's next write, so what a copy holds then is
-// what a disk would hold.
+// What comes after a first fault: the power is cut again while the next start
+// is applying the commit, or the image answers an error in the middle of one.
+// The store is copied at the moments of the image's writes and flushes; each
+// record of a commit is synced before the image's next write, so what a copy
+// holds then is what a disk would hold.
 class PowerCutTest : public testing::Test {
  protected:
   struct Moment {
@@ -157,7 +157,6 @@ TEST_F(PowerCutTest, ErrorsOfTheImageNeverTearACommit) {
     SCOPED_TRACE(absl::StrCat("write ", nth, " fails"));
     fs::remove_all(dir_ / "store");
     MemoryDevice device(image);
-    device.FailAt(MemoryDevice::Operation::kWrite, nth);
     std::unique_ptr<Engine> engine = OpenEngine(dir_ / "store", &device);
     ASSERT_NE(engine, nullptr);
     auto connection = engine->Connect({.session = "s", .path = "/disk"}, false);
@@ -167,9 +166,9 @@ TEST_F(PowerCutTest, ErrorsOfTheImageNeverTearACommit) {
     (*connection)->Close();
     // The record is durable whatever becomes of the image: readers see it.
     device.FailAt(MemoryDevice::Operation::kWrite, nth);
-    const size_t events = device.events();
     engine->Execute("commit", {{"session", "s"}}, nullptr).IgnoreError();
-    failed = device.events() - events < nth;
+    failed = !device.FaultAhead(MemoryDevice::Operation::kWrite);
+    if (!failed) device.FailAt(MemoryDevice::Operation::kWrite, 1, 0);
     EXPECT_TRUE(Content(engine.get(), {.point = "latest", .path = "/disk"}) ==
                 new_);
     engine->Execute("commit", {{"session", "s"}}, nullptr).IgnoreError();

@@ -111,6 +111,11 @@ void MemoryDevice::FailAt(Operation operation, uint64_t nth, uint64_t count) {
   faults_[static_cast<size_t>(operation)] = {nth - 1, count};
 }
 
+bool MemoryDevice::FaultAhead(Operation operation) const {
+  absl::MutexLock lock(&mu_);
+  return faults_[static_cast<size_t>(operation)].count > 0;
+}
+
 void MemoryDevice::set_hook(std::function<void(size_t)> hook) {
   absl::MutexLock lock(&mu_);
   hook_ = std::move(hook);

@@ -56,6 +56,8 @@ class MemoryDevice : public Device {
   // The call number `nth` of this kind from now (1: the next) and the
   // `count` - 1 after it fail with kUnavailable and change nothing.
   void FailAt(Operation operation, uint64_t nth, uint64_t count = 1);
+  // Whether a call of this kind is still to fail.
+  bool FaultAhead(Operation operation) const;
   // Called, with no lock held, before a write or flush takes effect; `index` is
   // the number of events so far.
   void set_hook(std::function<void(size_t index)> hook);

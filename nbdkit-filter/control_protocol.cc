@@ -1,0 +1,150 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "nbdkit-filter/control_protocol.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace ext2cow {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kErrorBase = -32000;
+constexpr int kInvalidRequest = -32600;
+constexpr int kMethodNotFound = -32601;
+
+absl::Status SocketError(const char* doing) {
+  return absl::UnavailableError(
+      absl::StrCat(doing, " the control socket: ", std::strerror(errno)));
+}
+
+std::string Dump(const json& object) {
+  // Names come from users: bytes that are no UTF-8 are replaced, never thrown at.
+  return object.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+absl::Status FromError(const json& error) {
+  const int code = error.value("code", kErrorBase);
+  const std::string message = error.value("message", "");
+  if (code == kMethodNotFound) return absl::UnimplementedError(message);
+  if (code == kInvalidRequest) return absl::InvalidArgumentError(message);
+  const int ours = kErrorBase - code;
+  if (ours > 0 && ours <= 16) {
+    return absl::Status(static_cast<absl::StatusCode>(ours), message);
+  }
+  return absl::UnknownError(message);
+}
+
+}  // namespace
+
+ControlStream::~ControlStream() { close(fd_); }
+
+absl::StatusOr<std::string> ControlStream::ReadLine(size_t limit) {
+  size_t searched = 0;
+  for (;;) {
+    const size_t end = pending_.find('\n', searched);
+    if (end != std::string::npos && end <= limit) {
+      std::string line = pending_.substr(0, end);
+      pending_.erase(0, end + 1);
+      return line;
+    }
+    searched = pending_.size();
+    if (searched > limit) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("a line is longer than ", limit, " bytes"));
+    }
+    char buffer[16384];
+    const ssize_t n = recv(fd_, buffer, sizeof(buffer), 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return SocketError("reading");
+    if (n == 0) {
+      if (pending_.empty()) return absl::OutOfRangeError("closed");
+      return absl::UnavailableError("the other side closed in mid-line");
+    }
+    pending_.append(buffer, static_cast<size_t>(n));
+  }
+}
+
+absl::Status ControlStream::WriteLine(const std::string& line) {
+  const std::string bytes = line + "\n";
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t n =
+        send(fd_, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return SocketError("writing to");
+    done += static_cast<size_t>(n);
+  }
+  return absl::OkStatus();
+}
+
+std::string FormatRequest(uint64_t id, const std::string& method,
+                          const json& params) {
+  return Dump({{"jsonrpc", "2.0"},
+               {"id", id},
+               {"method", method},
+               {"params", params}});
+}
+
+absl::StatusOr<ControlRequest> ParseRequest(const std::string& line) {
+  // Nesting is bounded by hand: a parser that recurses must not be led deep.
+  int depth = 0;
+  for (const char c : line) {
+    if (c == '{' || c == '[') ++depth;
+    if (depth > 64) return absl::InvalidArgumentError("the request is too deep");
+  }
+  const json object = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object() || object.value("jsonrpc", json()) != "2.0" ||
+      !object.value("method", json()).is_string()) {
+    return absl::InvalidArgumentError(
+        "this is no JSON-RPC 2.0 request on one line");
+  }
+  return ControlRequest{object.value("id", json()), object["method"],
+                        object.value("params", json::object())};
+}
+
+std::string FormatResult(const json& id, const json& result) {
+  return Dump({{"jsonrpc", "2.0"}, {"id", id}, {"result", result}});
+}
+
+std::string FormatError(const json& id, const absl::Status& status) {
+  int code = kErrorBase - static_cast<int>(status.code());
+  if (status.code() == absl::StatusCode::kUnimplemented) code = kMethodNotFound;
+  if (id.is_null()) code = kInvalidRequest;
+  return Dump({{"jsonrpc", "2.0"},
+               {"id", id},
+               {"error",
+                {{"code", code}, {"message", std::string(status.message())}}}});
+}
+
+std::string FormatProgress(const json& id, uint64_t done, uint64_t total) {
+  return Dump({{"jsonrpc", "2.0"},
+               {"method", "progress"},
+               {"params", {{"id", id}, {"done", done}, {"total", total}}}});
+}
+
+absl::StatusOr<ControlAnswer> ParseAnswer(const std::string& line) {
+  const json object = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) {
+    return absl::DataLossError("the server's answer is no JSON object");
+  }
+  ControlAnswer answer;
+  if (object.value("method", json()) == "progress") {
+    answer.is_progress = true;
+    const json params = object.value("params", json::object());
+    answer.done = params.value("done", uint64_t{0});
+    answer.total = params.value("total", uint64_t{0});
+  } else if (object.contains("error")) {
+    answer.result = FromError(object["error"]);
+  } else {
+    answer.result = object.value("result", json());
+  }
+  return answer;
+}
+
+}  // namespace ext2cow

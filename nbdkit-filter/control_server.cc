@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "nbdkit-filter/control_server.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "nbdkit-filter/control_protocol.h"
+
+namespace ext2cow {
+namespace {
+
+absl::Status Failed(const std::string& path) {
+  return absl::UnavailableError(
+      absl::StrCat("control socket ", path, ": ", std::strerror(errno)));
+}
+
+bool MayConnect(int fd) {
+  ucred peer{};
+  socklen_t size = sizeof(peer);
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+         (peer.uid == geteuid() || peer.uid == 0);
+}
+
+}  // namespace
+
+ControlServer::~ControlServer() { Stop(); }
+
+absl::Status ControlServer::Start(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "control socket ", path, ": the path is longer than ",
+        sizeof(address.sun_path) - 1,
+        " bytes; ext2cow-control=PATH names another place"));
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  struct stat there;
+  if (lstat(path.c_str(), &there) == 0) {
+    if (!S_ISSOCK(there.st_mode)) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("control socket ", path, ": a file is there already"));
+    }
+    unlink(path.c_str());
+  }
+  listener_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (listener_ < 0 || pipe2(wake_, O_CLOEXEC) != 0) return Failed(path);
+  // The socket is made with mode 0600: nobody can connect in between.
+  const mode_t mask = umask(0177);
+  const int bound = bind(listener_, reinterpret_cast<sockaddr*>(&address),
+                         sizeof(address));
+  umask(mask);
+  if (bound != 0 || listen(listener_, 16) != 0) return Failed(path);
+  path_ = path;
+  thread_ = std::thread([this] { Listen(); });
+  return absl::OkStatus();
+}
+
+void ControlServer::ReapLocked() {
+  for (auto it = clients_.begin(); it != clients_.end();) {
+    if (it->fd != -1) {
+      ++it;
+      continue;
+    }
+    it->thread.join();
+    it = clients_.erase(it);
+  }
+}
+
+void ControlServer::Listen() {
+  for (;;) {
+    pollfd wait[] = {{listener_, POLLIN, 0}, {wake_[0], POLLIN, 0}};
+    if (poll(wait, 2, -1) < 0 && errno != EINTR) return;
+    if (wait[1].revents != 0) return;
+    const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+    if (fd < 0) continue;
+    absl::MutexLock lock(&mu_);
+    ReapLocked();
+    if (!MayConnect(fd) || clients_.size() >= kMaxClients) {
+      close(fd);
+      continue;
+    }
+    const timeval patience{kIdleSeconds, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    Client& client = clients_.emplace_back();
+    client.fd = fd;
+    client.thread = std::thread([this, &client] { Serve(&client); });
+  }
+}
+
+void ControlServer::Serve(Client* client) {
+  int fd;
+  {
+    absl::MutexLock lock(&mu_);
+    fd = dup(client->fd);
+  }
+  if (fd >= 0) {
+    ControlStream stream(fd);
+    for (;;) {
+      auto line = stream.ReadLine(kMaxControlRequest);
+      if (!line.ok()) {
+        if (line.status().code() == absl::StatusCode::kResourceExhausted) {
+          (void)stream.WriteLine(FormatError(nullptr, line.status()));
+        }
+        break;
+      }
+      auto request = ParseRequest(*line);
+      if (!request.ok()) {
+        if (!stream.WriteLine(FormatError(nullptr, request.status())).ok()) {
+          break;
+        }
+        continue;
+      }
+      const auto result = engine_->Execute(
+          request->method, request->params,
+          [&](uint64_t done, uint64_t total) {
+            (void)stream.WriteLine(FormatProgress(request->id, done, total));
+          });
+      if (request->id.is_null()) continue;
+      const std::string answer =
+          result.ok() ? FormatResult(request->id, *result)
+                      : FormatError(request->id, result.status());
+      if (!stream.WriteLine(answer).ok()) break;
+    }
+  }
+  absl::MutexLock lock(&mu_);
+  close(client->fd);
+  client->fd = -1;
+}
+
+void ControlServer::Stop() {
+  if (!thread_.joinable()) return;
+  (void)!write(wake_[1], "x", 1);
+  thread_.join();
+  {
+    absl::MutexLock lock(&mu_);
+    for (Client& client : clients_) {
+      if (client.fd != -1) shutdown(client.fd, SHUT_RD);
+    }
+  }
+  for (;;) {
+    std::thread* last = nullptr;
+    {
+      absl::MutexLock lock(&mu_);
+      if (clients_.empty()) break;
+      last = &clients_.front().thread;
+    }
+    last->join();
+    absl::MutexLock lock(&mu_);
+    clients_.pop_front();
+  }
+  close(listener_);
+  close(wake_[0]);
+  close(wake_[1]);
+  unlink(path_.c_str());
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,345 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The nbdkit filter: translates nbdkit's callbacks into calls of the engine.
+//
+//   .config            parameters
+//   .get_ready         the store's lock, before nbdkit goes to the background
+//   .after_fork        the image, the engine, its threads, the control socket
+//   .open ... .close   one Connection
+//   .cleanup           everything is synced and closed
+//
+// No callback of a connection uses `next`: all connections share one context.
+#include <nbdkit-filter.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "nbdkit-filter/control_server.h"
+#include "nbdkit-filter/next_device.h"
+#include "nbdkit-filter/parameters.h"
+#include "replay/engine.h"
+
+namespace ext2cow {
+namespace {
+
+constexpr uint32_t kMaxRequest = 32 << 20;
+
+// The server: one a process.
+struct Server {
+  Parameters parameters;
+  bool serialize = false;
+  std::string temporary_store;  // removed at exit
+  std::unique_ptr<StoreLock> lock;
+  std::unique_ptr<NextDevice> device;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<ControlServer> control;
+  std::thread shutdown;
+};
+
+Server* server() {
+  static auto* const server = new Server;
+  return server;
+}
+
+int Fail(const absl::Status& status) {
+  nbdkit_error("%s", std::string(status.message()).c_str());
+  return -1;
+}
+
+int ErrnoOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:
+      return ENOSPC;
+    case absl::StatusCode::kCancelled:
+      return ESHUTDOWN;
+    case absl::StatusCode::kPermissionDenied:
+      return EROFS;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+      return EINVAL;
+    default:
+      return EIO;
+  }
+}
+
+int Answer(const absl::Status& status, int* err) {
+  if (status.ok()) return 0;
+  *err = ErrnoOf(status);
+  return Fail(status);
+}
+
+Connection* Of(void* handle) { return static_cast<Connection*>(handle); }
+
+int Config(nbdkit_next_config* next, nbdkit_backend* nxdata, const char* key,
+           const char* value) {
+  const auto taken = server()->parameters.Take(
+      key, value,
+      [](const std::string& text) { return nbdkit_parse_size(text.c_str()); },
+      [](const std::string& path) {
+        char* absolute = nbdkit_absolute_path(path.c_str());
+        std::string result = absolute == nullptr ? path : absolute;
+        free(absolute);
+        return result;
+      });
+  if (!taken.ok()) return Fail(taken.status());
+  return *taken ? 0 : next(nxdata, key, value);
+}
+
+int ConfigComplete(nbdkit_next_config_complete* next, nbdkit_backend* nxdata) {
+  if (absl::Status s = server()->parameters.Check(); !s.ok()) return Fail(s);
+  return next(nxdata);
+}
+
+absl::Status MakeTemporaryStore() {
+  const char* base = getenv("TMPDIR");
+  std::string name = absl::StrCat(base != nullptr ? base : "/var/tmp",
+                                  "/nbdkit-ext2cow-XXXXXX");
+  if (mkdtemp(name.data()) == nullptr) {
+    return absl::UnavailableError(
+        absl::StrCat("can't make a temporary store ", name));
+  }
+  server()->temporary_store = server()->parameters.store = name;
+  return absl::OkStatus();
+}
+
+int GetReady(int thread_model) {
+  Server* const s = server();
+  s->serialize = thread_model < NBDKIT_THREAD_MODEL_PARALLEL;
+  if (s->parameters.store.empty()) {
+    if (absl::Status made = MakeTemporaryStore(); !made.ok()) return Fail(made);
+  }
+  auto lock = StoreLock::Acquire(s->parameters.store, /*create=*/true);
+  if (!lock.ok()) return Fail(lock.status());
+  s->lock = *std::move(lock);
+  if (s->parameters.control.empty()) {
+    s->parameters.control = s->parameters.store + "/control.sock";
+  }
+  return 0;
+}
+
+// Blocks until the server stops, then lets go of every session at once: nbdkit
+// itself would wait for idle clients and may be killed meanwhile.
+void WaitForShutdown() {
+  while (nbdkit_nanosleep(3600, 0) == 0) {
+  }
+  server()->control->Stop();
+  server()->engine->Shutdown();
+}
+
+int AfterFork(nbdkit_backend* backend) {
+  Server* const s = server();
+  if (absl::Status pid = s->lock->RecordPid(); !pid.ok()) return Fail(pid);
+  auto device = NextDevice::Open(backend, /*read_only=*/false, s->serialize);
+  if (!device.ok()) return Fail(device.status());
+  s->device = *std::move(device);
+  s->parameters.engine.log = [](const std::string& line) {
+    nbdkit_error("ext2cow: %s", line.c_str());
+  };
+  auto engine = Engine::Open(std::move(s->lock), s->device.get(),
+                             s->parameters.engine);
+  if (!engine.ok()) return Fail(engine.status());
+  s->engine = *std::move(engine);
+  s->control = std::make_unique<ControlServer>(s->engine.get());
+  if (s->parameters.control != "none") {
+    absl::Status started = s->control->Start(s->parameters.control);
+    if (!started.ok()) return Fail(started);
+  }
+  s->shutdown = std::thread(WaitForShutdown);
+  return 0;
+}
+
+void Cleanup(nbdkit_backend*) {
+  Server* const s = server();
+  if (s->shutdown.joinable()) s->shutdown.join();
+  s->control.reset();
+  s->engine.reset();
+  s->device.reset();
+  if (!s->temporary_store.empty()) {
+    std::error_code ignored;
+    std::filesystem::remove_all(s->temporary_store, ignored);
+  }
+}
+
+int ListExports(nbdkit_next_list_exports*, nbdkit_backend*, int, int,
+                nbdkit_exports* exports) {
+  constexpr size_t kMaxExports = 9999;
+  size_t count = 0;
+  for (const ExportListing& listing :
+       server()->engine->ListExports(server()->parameters.rules.file)) {
+    if (++count > kMaxExports) break;
+    if (nbdkit_add_export(exports, listing.name.c_str(),
+                          listing.description.c_str()) == -1) {
+      return -1;
+    }
+  }
+  return 0;
+}
+
+const char* DefaultExport(nbdkit_next_default_export*, nbdkit_backend*, int,
+                          int) {
+  return "";
+}
+
+void* OpenConnection(nbdkit_next_open*, nbdkit_context*, int readonly,
+                     const char* export_name, int) {
+  auto request = ParseExportName(export_name, server()->parameters.rules);
+  if (!request.ok()) {
+    Fail(request.status());
+    return nullptr;
+  }
+  auto connection = server()->engine->Connect(*request, readonly != 0);
+  if (!connection.ok()) {
+    Fail(connection.status());
+    return nullptr;
+  }
+  return connection->release();
+}
+
+void CloseConnection(void* handle) { delete Of(handle); }
+
+int Prepare(nbdkit_next*, void*, int) { return 0; }
+
+int Finalize(nbdkit_next*, void* handle) {
+  Of(handle)->Close();
+  return 0;
+}
+
+int64_t GetSize(nbdkit_next*, void* handle) {
+  return static_cast<int64_t>(Of(handle)->size());
+}
+
+const char* ExportDescription(nbdkit_next*, void* handle) {
+  return nbdkit_strdup_intern(Of(handle)->description().c_str());
+}
+
+int BlockSize(nbdkit_next*, void*, uint32_t* minimum, uint32_t* preferred,
+              uint32_t* maximum) {
+  *minimum = 1;
+  *preferred = kBlockSize;
+  *maximum = kMaxRequest;
+  return 0;
+}
+
+int CanWrite(nbdkit_next*, void* handle) { return Of(handle)->writable(); }
+int Yes(nbdkit_next*, void*) { return 1; }
+int No(nbdkit_next*, void*) { return 0; }
+int CanZero(nbdkit_next*, void*) { return NBDKIT_ZERO_NATIVE; }
+int CanFua(nbdkit_next*, void*) { return NBDKIT_FUA_NATIVE; }
+int CanCache(nbdkit_next*, void*) { return NBDKIT_CACHE_NATIVE; }
+int CanMultiConn(nbdkit_next*, void* handle) {
+  return Of(handle)->multi_conn();
+}
+
+int Pread(nbdkit_next*, void* handle, void* buffer, uint32_t count,
+          uint64_t offset, uint32_t, int* err) {
+  return Answer(Of(handle)->Read(offset, buffer, count), err);
+}
+
+absl::Status FlushIf(uint32_t flags, void* handle, absl::Status status) {
+  if (!status.ok() || !(flags & NBDKIT_FLAG_FUA)) return status;
+  return Of(handle)->Flush();
+}
+
+int Pwrite(nbdkit_next*, void* handle, const void* buffer, uint32_t count,
+           uint64_t offset, uint32_t flags, int* err) {
+  return Answer(
+      FlushIf(flags, handle, Of(handle)->Write(offset, buffer, count)), err);
+}
+
+int Flush(nbdkit_next*, void* handle, uint32_t, int* err) {
+  return Answer(Of(handle)->Flush(), err);
+}
+
+int Trim(nbdkit_next*, void* handle, uint32_t count, uint64_t offset,
+         uint32_t flags, int* err) {
+  return Answer(FlushIf(flags, handle,
+                        Of(handle)->Zero(offset, count, ZeroKind::kDiscard)),
+                err);
+}
+
+int Zero(nbdkit_next*, void* handle, uint32_t count, uint64_t offset,
+         uint32_t flags, int* err) {
+  const ZeroKind kind = flags & NBDKIT_FLAG_MAY_TRIM ? ZeroKind::kDiscard
+                                                     : ZeroKind::kAllocate;
+  return Answer(FlushIf(flags, handle, Of(handle)->Zero(offset, count, kind)),
+                err);
+}
+
+int Extents(nbdkit_next*, void* handle, uint32_t count, uint64_t offset,
+            uint32_t flags, nbdkit_extents* extents, int* err) {
+  bool failed = false;
+  const absl::Status status = Of(handle)->Extents(
+      offset, count, [&](ByteRange range, Connection::Extent extent) {
+        uint32_t type = 0;
+        if (extent != Connection::Extent::kData) type |= NBDKIT_EXTENT_ZERO;
+        if (extent == Connection::Extent::kHole) type |= NBDKIT_EXTENT_HOLE;
+        failed =
+            nbdkit_add_extent(extents, range.offset, range.length, type) == -1;
+        return !failed && !(flags & NBDKIT_FLAG_REQ_ONE);
+      });
+  if (failed) {
+    *err = errno;
+    return -1;
+  }
+  return Answer(status, err);
+}
+
+int Cache(nbdkit_next*, void* handle, uint32_t count, uint64_t offset, uint32_t,
+          int* err) {
+  return Answer(Of(handle)->Prefetch(offset, count), err);
+}
+
+// Fields come and go between nbdkit's versions: by assignment, not by position.
+nbdkit_filter MakeFilter() {
+  nbdkit_filter f{};
+  f.name = "ext2cow";
+  f.longname = "nbdkit ext2cow filter";
+  f.description = "serve files of an ext2/3/4 image to many clients, copy on write";
+  f.config = Config;
+  f.config_complete = ConfigComplete;
+  f.config_help = kParametersHelp;
+  f.get_ready = GetReady;
+  f.after_fork = AfterFork;
+  f.cleanup = Cleanup;
+  f.list_exports = ListExports;
+  f.default_export = DefaultExport;
+  f.open = OpenConnection;
+  f.close = CloseConnection;
+  f.prepare = Prepare;
+  f.finalize = Finalize;
+  f.get_size = GetSize;
+  f.export_description = ExportDescription;
+  f.block_size = BlockSize;
+  f.can_write = CanWrite;
+  f.can_flush = Yes;
+  f.is_rotational = No;
+  f.can_trim = Yes;
+  f.can_zero = CanZero;
+  f.can_fast_zero = Yes;
+  f.can_extents = Yes;
+  f.can_fua = CanFua;
+  f.can_multi_conn = CanMultiConn;
+  f.can_cache = CanCache;
+  f.pread = Pread;
+  f.pwrite = Pwrite;
+  f.flush = Flush;
+  f.trim = Trim;
+  f.zero = Zero;
+  f.extents = Extents;
+  f.cache = Cache;
+  return f;
+}
+
+nbdkit_filter filter = MakeFilter();
+
+}  // namespace
+}  // namespace ext2cow
+
+NBDKIT_REGISTER_FILTER(ext2cow::filter)
