@@ -61,9 +61,12 @@ absl::Status LayerFiles::Sync() {
 
 void LayerFiles::Forget(LayerId layer) {
   absl::MutexLock lock(&mu_);
-  absl::erase_if(open_, [&](const auto& file) {
-    return file.first.first == layer && !written_.contains(file.first);
-  });
+  for (auto it = open_.begin(); it != open_.end();) {
+    const auto file = it++;
+    if (file->first.first == layer && !written_.contains(file->first)) {
+      open_.erase(file);
+    }
+  }
 }
 
 }  // namespace ext2cow

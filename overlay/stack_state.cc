@@ -351,8 +351,9 @@ std::vector<std::pair<SpaceId, uint64_t>> StackState::Rows() const {
   std::vector<std::pair<SpaceId, uint64_t>> rows;
   for (const auto& [id, space] : spaces_) {
     for (const auto& [chunk, bits] : space.rows) {
-      ForEachBlock(chunk, bits,
-                   [&](uint64_t block) { rows.emplace_back(id, block); });
+      ForEachBlock(chunk, bits, [&, space_id = id](uint64_t block) {
+        rows.emplace_back(space_id, block);
+      });
     }
   }
   std::sort(rows.begin(), rows.end());

@@ -1,0 +1,170 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "tools/client.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <iostream>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "tools/file_device.h"
+#include "tools/nbd_device.h"
+#include "tools/render.h"
+
+namespace ext2cow {
+namespace {
+
+// Null when nobody listens there.
+absl::StatusOr<std::unique_ptr<ControlStream>> ConnectSocket(
+    const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("control socket ", path, ": the path is too long"));
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return absl::UnavailableError(std::strerror(errno));
+  auto stream = std::make_unique<ControlStream>(fd);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+    return stream;
+  }
+  if (errno == ENOENT || errno == ECONNREFUSED) return nullptr;
+  return absl::UnavailableError(
+      absl::StrCat("control socket ", path, ": ", std::strerror(errno)));
+}
+
+absl::StatusOr<std::unique_ptr<Device>> OpenImage(const std::string& image) {
+  if (image.empty()) return nullptr;
+  return IsNbdUri(image) ? OpenNbdDevice(image) : OpenFileDevice(image);
+}
+
+void DrawProgress(uint64_t done, uint64_t total) {
+  constexpr int kWidth = 40;
+  if (total == 0) return;
+  const int filled = static_cast<int>(done * kWidth / total);
+  std::fprintf(stderr, "\r[%.*s%*s] %3d%%", filled,
+               "########################################", kWidth - filled, "",
+               static_cast<int>(done * 100 / total));
+  if (done >= total) std::fputc('\n', stderr);
+}
+
+}  // namespace
+
+void AddCommonOptions(CLI::App* app, CommonOptions* options) {
+  app->fallthrough();
+  app->add_option("--store", options->store, "The store's directory")
+      ->type_name("DIR");
+  app->add_option("--control", options->control,
+                  "The running server's control socket")
+      ->type_name("PATH");
+  app->add_option("--image", options->image,
+                  "The image, when no server runs: a file or an NBD URI")
+      ->type_name("FILE|URI");
+  app->add_flag("--json", options->json,
+                "Print one JSON object and nothing else on stdout");
+  app->set_version_flag("--version", "0.1.0");
+}
+
+Client::~Client() {
+  if (engine_ != nullptr) engine_->Shutdown();
+}
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
+    const CommonOptions& options) {
+  std::unique_ptr<Client> client(new Client);
+  if (options.store.empty() && options.control.empty()) {
+    return absl::InvalidArgumentError("--store DIR or --control PATH is due");
+  }
+  const std::string path = options.control.empty()
+                               ? options.store + "/control.sock"
+                               : options.control;
+  auto stream = ConnectSocket(path);
+  if (!stream.ok()) return stream.status();
+  if (*stream != nullptr) {
+    client->stream_ = *std::move(stream);
+    return client;
+  }
+  if (options.store.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("no server listens on ", path,
+                     "; --store DIR opens the store without one"));
+  }
+  auto lock = StoreLock::Acquire(options.store, /*create=*/false);
+  if (!lock.ok()) return lock.status();
+  if (absl::Status s = (*lock)->RecordPid(); !s.ok()) return s;
+  auto device = OpenImage(options.image);
+  if (!device.ok()) return device.status();
+  client->device_ = *std::move(device);
+  EngineOptions engine_options;
+  engine_options.serving = false;
+  engine_options.log = [](const std::string& line) {
+    std::fprintf(stderr, "%s\n", line.c_str());
+  };
+  auto engine =
+      Engine::Open(*std::move(lock), client->device_.get(), engine_options);
+  if (!engine.ok()) return engine.status();
+  client->engine_ = *std::move(engine);
+  return client;
+}
+
+absl::StatusOr<nlohmann::json> Client::Ask(const std::string& method,
+                                           const nlohmann::json& params,
+                                           const Engine::Progress& progress) {
+  absl::Status sent = stream_->WriteLine(FormatRequest(1, method, params));
+  if (!sent.ok()) return sent;
+  for (;;) {
+    auto line = stream_->ReadLine(kMaxControlAnswer);
+    if (line.status().code() == absl::StatusCode::kOutOfRange) {
+      return absl::UnavailableError("the server went away");
+    }
+    if (!line.ok()) return line.status();
+    auto answer = ParseAnswer(*line);
+    if (!answer.ok()) return answer.status();
+    if (!answer->is_progress) return answer->result;
+    if (progress) progress(answer->done, answer->total);
+  }
+}
+
+absl::StatusOr<nlohmann::json> Client::Run(const std::string& method,
+                                           const nlohmann::json& params,
+                                           const Engine::Progress& progress) {
+  if (stream_ != nullptr) return Ask(method, params, progress);
+  return engine_->Execute(method, params, progress);
+}
+
+int RunAndPrint(const std::string& program, const CommonOptions& options,
+                const std::string& method, const nlohmann::json& params) {
+  const auto fail = [&](const absl::Status& status) {
+    std::cerr << program << ": " << std::string(status.message()) << "\n";
+    return status.code() == absl::StatusCode::kInvalidArgument ? kUsage
+                                                               : kFailed;
+  };
+  auto client = Client::Connect(options);
+  if (!client.ok()) return fail(client.status());
+  Engine::Progress progress;
+  if (isatty(STDERR_FILENO)) progress = DrawProgress;
+  const auto result = (*client)->Run(method, params, progress);
+  if (!result.ok()) return fail(result.status());
+  if (options.json) {
+    std::cout << result->dump(-1, ' ', false,
+                              nlohmann::json::error_handler_t::replace)
+              << "\n";
+  } else {
+    std::cout << Render(method, *result);
+  }
+  std::cout.flush();
+  if (!std::cout) return fail(absl::UnavailableError("can't write to stdout"));
+  const std::string word = result->value("result", "");
+  if (word == "conflict") return kConflict;
+  return word == "damaged" ? kFailed : kDone;
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,61 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#ifndef EXT2COW_TOOLS_CLIENT_H_
+#define EXT2COW_TOOLS_CLIENT_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
+#include "nbdkit-filter/control_protocol.h"
+#include "overlay/device.h"
+#include "replay/engine.h"
+
+namespace CLI {
+class App;
+}
+
+namespace ext2cow {
+
+// Exit statuses of the tools.
+enum ExitStatus { kDone = 0, kFailed = 1, kUsage = 2, kConflict = 3 };
+
+// The options that both tools share.
+struct CommonOptions {
+  std::string store, control, image;
+  bool json = false;
+};
+void AddCommonOptions(CLI::App* app, CommonOptions* options);
+
+// Where commands are run: in the server that listens on the control socket, or,
+// when none does, here, on the store itself. One thread.
+class Client {
+ public:
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(
+      const CommonOptions& options);
+  ~Client();
+
+  absl::StatusOr<nlohmann::json> Run(const std::string& method,
+                                     const nlohmann::json& params,
+                                     const Engine::Progress& progress);
+
+ private:
+  Client() = default;
+  absl::StatusOr<nlohmann::json> Ask(const std::string& method,
+                                     const nlohmann::json& params,
+                                     const Engine::Progress& progress);
+
+  std::unique_ptr<ControlStream> stream_;  // null: offline
+  std::unique_ptr<Device> device_;         // offline; may be null
+  std::unique_ptr<Engine> engine_;         // offline
+};
+
+// Runs one command and prints its outcome: the JSON object or text on stdout, an
+// error as "PROGRAM: message" on stderr, a progress bar on a terminal.
+int RunAndPrint(const std::string& program, const CommonOptions& options,
+                const std::string& method, const nlohmann::json& params);
+
+}  // namespace ext2cow
+
+#endif  // EXT2COW_TOOLS_CLIENT_H_
