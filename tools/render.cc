@@ -116,7 +116,7 @@ std::string RenderMap(const json& r) {
       r["generation"].dump(),
       "   # written  0 zeroed  r read  X would conflict  . untouched\n");
   for (const json& file : r["files"]) {
-    const uint64_t size = std::max<uint64_t>(file["size"], 1);
+    const uint64_t size = std::max<uint64_t>(file["size"].get<uint64_t>(), 1);
     const uint64_t step = (size + kCells - 1) / kCells;
     std::string cells((size + step - 1) / step, '.');
     const auto mark = [&](const json& ranges, char c) {
