@@ -10,7 +10,9 @@
 //   .cleanup           everything is synced and closed
 //
 // No callback of a connection uses `next`: all connections share one context.
+#include <grp.h>
 #include <nbdkit-filter.h>
+#include <pwd.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -20,7 +22,9 @@
 #include <string>
 #include <thread>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "nbdkit-filter/command_line.h"
 #include "nbdkit-filter/control_server.h"
 #include "nbdkit-filter/next_device.h"
 #include "nbdkit-filter/parameters.h"
@@ -109,6 +113,27 @@ absl::Status MakeTemporaryStore() {
   return absl::OkStatus();
 }
 
+// Gives the store to the user that nbdkit is about to change to.
+absl::Status GiveStore(const StoreLock& lock, const ServerOptions& options) {
+  if (options.user.empty() && options.group.empty()) return absl::OkStatus();
+  uid_t uid = geteuid();
+  gid_t gid = getegid();
+  if (const passwd* user = getpwnam(options.user.c_str())) {
+    uid = user->pw_uid;
+    gid = user->pw_gid;
+  } else if (!options.user.empty() && !absl::SimpleAtoi(options.user, &uid)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no user ", options.user));
+  }
+  if (const group* group = getgrnam(options.group.c_str())) {
+    gid = group->gr_gid;
+  } else if (!options.group.empty() && !absl::SimpleAtoi(options.group, &gid)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no group ", options.group));
+  }
+  return lock.ChangeOwner(uid, gid);
+}
+
 int GetReady(int thread_model) {
   Server* const s = server();
   s->serialize = thread_model < NBDKIT_THREAD_MODEL_PARALLEL;
@@ -118,6 +143,12 @@ int GetReady(int thread_model) {
   auto lock = StoreLock::Acquire(s->parameters.store, /*create=*/true);
   if (!lock.ok()) return Fail(lock.status());
   s->lock = *std::move(lock);
+  auto options = ThisServerOptions();
+  if (!options.ok()) return Fail(options.status());
+  s->parameters.engine.read_only = options->read_only;
+  if (absl::Status given = GiveStore(*s->lock, *options); !given.ok()) {
+    return Fail(given);
+  }
   if (s->parameters.control.empty()) {
     s->parameters.control = s->parameters.store + "/control.sock";
   }
@@ -136,7 +167,8 @@ void WaitForShutdown() {
 int AfterFork(nbdkit_backend* backend) {
   Server* const s = server();
   if (absl::Status pid = s->lock->RecordPid(); !pid.ok()) return Fail(pid);
-  auto device = NextDevice::Open(backend, /*read_only=*/false, s->serialize);
+  auto device = NextDevice::Open(backend, s->parameters.engine.read_only,
+                                 s->serialize);
   if (!device.ok()) return Fail(device.status());
   s->device = *std::move(device);
   s->parameters.engine.log = [](const std::string& line) {
@@ -146,6 +178,10 @@ int AfterFork(nbdkit_backend* backend) {
                              s->parameters.engine);
   if (!engine.ok()) return Fail(engine.status());
   s->engine = *std::move(engine);
+  if (!s->parameters.rules.file.empty()) {
+    absl::Status found = s->engine->CheckFile(s->parameters.rules.file);
+    if (!found.ok()) return Fail(found);
+  }
   s->control = std::make_unique<ControlServer>(s->engine.get());
   if (s->parameters.control != "none") {
     absl::Status started = s->control->Start(s->parameters.control);

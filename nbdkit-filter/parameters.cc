@@ -127,7 +127,10 @@ absl::StatusOr<bool> Parameters::Take(
     return size(&engine.cache_bytes);
   } else if (key == "ext2cow-expire") {
     auto parsed = ParseDuration(value);
-    if (!parsed.ok()) return parsed.status();
+    if (!parsed.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(key, ": ", std::string(parsed.status().message())));
+    }
     engine.expire = *parsed;
   } else if (key == "ext2cow-points") {
     if (value != "yes" && value != "no") return OneOf(key, value, "yes or no");

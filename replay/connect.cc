@@ -331,6 +331,17 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
   return std::make_unique<PointConnection>(this, std::move(what));
 }
 
+absl::Status EngineImpl::CheckFile(const std::string& path) {
+  Generation newest;
+  {
+    absl::MutexLock lock(&mu_);
+    newest = catalog_.identity().newest;
+  }
+  auto inode = maps_->Resolve(newest, path);
+  if (!inode.ok()) return inode.status();
+  return maps_->File(newest, *inode).status();
+}
+
 absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::Connect(
     const ExportRequest& request, bool read_only) {
   if (image_ == nullptr) {

@@ -107,6 +107,9 @@ class Engine {
   virtual absl::StatusOr<std::unique_ptr<Connection>> Connect(
       const ExportRequest& request, bool read_only) = 0;
 
+  // Whether the newest generation has a file there that can be served.
+  virtual absl::Status CheckFile(const std::string& path) = 0;
+
   // The served file names sessions' exports; empty when the export name chooses
   // the file.
   virtual std::vector<ExportListing> ListExports(const std::string& path) = 0;

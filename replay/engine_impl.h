@@ -36,6 +36,7 @@ class EngineImpl : public Engine {
 
   absl::Status Start(std::unique_ptr<StoreLock> lock);
 
+  absl::Status CheckFile(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<Connection>> Connect(
       const ExportRequest& request, bool read_only) override;
   std::vector<ExportListing> ListExports(const std::string& path) override;

@@ -354,7 +354,17 @@ void EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
   request.session = session->name();
   request.isolation = options_.isolation;
   const auto result = Commit(request, nullptr);
-  if (result.ok() && result->at("result") != "conflict") return;
+  if (result.ok() && result->at("result") != "conflict") {
+    // All of it is in the image: the next connection starts from the newest
+    // generation, unless somebody made the session or its snapshots on purpose.
+    absl::MutexLock lock(&mu_);
+    const SessionRecord* record = catalog_.FindSession(session->name());
+    if (session->life.from_connection && session->life.connections == 0 &&
+        (record == nullptr || record->snapshots.empty())) {
+      session->life.anonymous = true;
+    }
+    return;
+  }
   {
     absl::MutexLock lock(&mu_);
     session->life.anonymous = false;

@@ -13,12 +13,17 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "tools/file_device.h"
 #include "tools/nbd_device.h"
 #include "tools/render.h"
 
 namespace ext2cow {
 namespace {
+
+// How long to wait for a store that somebody else holds.
+constexpr absl::Duration kPatience = absl::Seconds(3);
 
 // Null when nobody listens there.
 absl::StatusOr<std::unique_ptr<ControlStream>> ConnectSocket(
@@ -86,20 +91,31 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
   const std::string path = options.control.empty()
                                ? options.store + "/control.sock"
                                : options.control;
-  auto stream = ConnectSocket(path);
-  if (!stream.ok()) return stream.status();
-  if (*stream != nullptr) {
-    client->stream_ = *std::move(stream);
-    return client;
+  // A server that is starting holds the store before it listens; another tool
+  // will soon be done.
+  const absl::Time give_up = absl::Now() + kPatience;
+  std::unique_ptr<StoreLock> lock;
+  while (lock == nullptr) {
+    auto stream = ConnectSocket(path);
+    if (!stream.ok()) return stream.status();
+    if (*stream != nullptr) {
+      client->stream_ = *std::move(stream);
+      return client;
+    }
+    if (options.store.empty()) {
+      return absl::NotFoundError(
+          absl::StrCat("no server listens on ", path,
+                       "; --store DIR opens the store without one"));
+    }
+    auto taken = StoreLock::Acquire(options.store, /*create=*/false);
+    if (taken.ok()) {
+      lock = *std::move(taken);
+    } else if (!absl::IsUnavailable(taken.status()) || absl::Now() > give_up) {
+      return taken.status();
+    } else {
+      absl::SleepFor(absl::Milliseconds(20));
+    }
   }
-  if (options.store.empty()) {
-    return absl::NotFoundError(
-        absl::StrCat("no server listens on ", path,
-                     "; --store DIR opens the store without one"));
-  }
-  auto lock = StoreLock::Acquire(options.store, /*create=*/false);
-  if (!lock.ok()) return lock.status();
-  if (absl::Status s = (*lock)->RecordPid(); !s.ok()) return s;
   auto device = OpenImage(options.image);
   if (!device.ok()) return device.status();
   client->device_ = *std::move(device);
@@ -109,7 +125,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
     std::fprintf(stderr, "%s\n", line.c_str());
   };
   auto engine =
-      Engine::Open(*std::move(lock), client->device_.get(), engine_options);
+      Engine::Open(std::move(lock), client->device_.get(), engine_options);
   if (!engine.ok()) return engine.status();
   client->engine_ = *std::move(engine);
   return client;

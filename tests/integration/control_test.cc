@@ -74,6 +74,7 @@ class ControlTest : public ServerTest {
   void SetUp() override {
     MakeImage();
     Start();
+    Connect();  // is served only once the control socket is there, too
   }
   void ExpectAlive() {
     ControlClient client(socket_);

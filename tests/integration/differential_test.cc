@@ -61,7 +61,8 @@ TEST_P(DifferentialTest, ReadsAreThoseOfTheCowFilter) {
     ours.RunBatch(&one);
     theirs.RunBatch(&two);
     ASSERT_EQ(one[0].error, 0) << step;
-    ASSERT_EQ(two[0].error, 0) << step;
+    ASSERT_EQ(two[0].error, 0)
+        << "step " << step << " kind " << static_cast<int>(two[0].kind);
     ASSERT_TRUE(one[0].data == two[0].data) << "step " << step;
     if (step % 100 == 50) ours = Connect("s");
   }

@@ -185,7 +185,9 @@ TEST_F(ServingTest, WriteErrorsOfThePluginAreSurvived) {
   NbdClient old = Connect("old"), client = Connect("s");
   EXPECT_EQ(client.Write(0, Repeat('e', 200'000)), 0);
   WriteFileBytes(trigger, "");
-  CommitJson({"s"});  // recorded, whatever became of applying it
+  const ProcessResult recorded = Commit({"s"});
+  EXPECT_EQ(recorded.status, 1) << "the image is not whole yet";
+  EXPECT_THAT(recorded.err, HasSubstr("is committed as generation 1"));
   NbdClient other = Connect("other");
   EXPECT_EQ(other.Read(0, 200'000), Repeat('e', 200'000))
       << "readers are right";

@@ -22,7 +22,8 @@ void WriteSparse(const std::string& path, const std::string& bytes) {
   EXPECT_EQ(ftruncate(fd, static_cast<off_t>(bytes.size())), 0);
   for (size_t at = 0; at < bytes.size(); at += kBlock) {
     const size_t length = std::min(kBlock, bytes.size() - at);
-    if (bytes.find_first_not_of('\0', at) >= at + length) continue;
+    const std::string_view block(bytes.data() + at, length);
+    if (block.find_first_not_of('\0') == block.npos) continue;
     EXPECT_EQ(pwrite(fd, bytes.data() + at, length, static_cast<off_t>(at)),
               static_cast<ssize_t>(length));
   }
@@ -53,8 +54,8 @@ KernelMount::KernelMount(const std::string& image, const std::string& options) {
 
 KernelMount::~KernelMount() { RunOk({"umount", directory_.path()}); }
 
-// Servers of other users need a way in.
-ServerTest::ServerTest() { EXPECT_EQ(chmod(dir_.path().c_str(), 0755), 0); }
+// Servers of other users put their pid files and stores there.
+ServerTest::ServerTest() { EXPECT_EQ(chmod(dir_.path().c_str(), 01777), 0); }
 
 void ServerTest::MakeImage(const ImageSpec& spec) {
   TempDir tree;

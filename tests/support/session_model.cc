@@ -27,7 +27,7 @@ void FileModel::Open(const std::string& session) {
 // A session that was never written to goes away with its last connection.
 void FileModel::Close(const std::string& session) {
   Session& state = sessions_.at(session);
-  if (--state.connections == 0 && state.writes.empty()) Forget(session);
+  if (--state.connections == 0 && !state.ever_written) Forget(session);
 }
 
 std::string FileModel::Read(const std::string& session, uint64_t offset,
@@ -41,6 +41,7 @@ void FileModel::Write(const std::string& session, uint64_t offset,
                       const std::string& data) {
   Session& state = sessions_.at(session);
   Add(&state.writes, offset, data.size());
+  state.ever_written = true;
   state.content.replace(offset, data.size(), data);
 }
 

@@ -45,6 +45,7 @@ class FileModel {
     std::string content;
     uint64_t generation = 0;
     Blocks reads, writes;
+    bool ever_written = false;
     int connections = 0;
   };
   static void Add(Blocks* blocks, uint64_t offset, uint64_t length);
