@@ -16,8 +16,10 @@ namespace {
 using nlohmann::json;
 
 constexpr int kErrorBase = -32000;
+constexpr int kParseError = -32700;
 constexpr int kInvalidRequest = -32600;
 constexpr int kMethodNotFound = -32601;
+constexpr int kInvalidParams = -32602;
 
 absl::Status SocketError(const char* doing) {
   return absl::UnavailableError(
@@ -33,7 +35,9 @@ absl::Status FromError(const json& error) {
   const int code = error.value("code", kErrorBase);
   const std::string message = error.value("message", "");
   if (code == kMethodNotFound) return absl::UnimplementedError(message);
-  if (code == kInvalidRequest) return absl::InvalidArgumentError(message);
+  if (code == kInvalidRequest || code == kInvalidParams) {
+    return absl::InvalidArgumentError(message);
+  }
   const int ours = kErrorBase - code;
   if (ours > 0 && ours <= 16) {
     return absl::Status(static_cast<absl::StatusCode>(ours), message);
@@ -99,6 +103,9 @@ absl::StatusOr<ControlRequest> ParseRequest(const std::string& line) {
     if (depth > 64) return absl::InvalidArgumentError("the request is too deep");
   }
   const json object = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (object.is_discarded()) {
+    return absl::DataLossError("this is no JSON value on one line");
+  }
   if (!object.is_object() || object.value("jsonrpc", json()) != "2.0" ||
       !object.value("method", json()).is_string()) {
     return absl::InvalidArgumentError(
@@ -114,8 +121,10 @@ std::string FormatResult(const json& id, const json& result) {
 
 std::string FormatError(const json& id, const absl::Status& status) {
   int code = kErrorBase - static_cast<int>(status.code());
-  if (status.code() == absl::StatusCode::kUnimplemented) code = kMethodNotFound;
-  if (id.is_null()) code = kInvalidRequest;
+  if (absl::IsUnimplemented(status)) code = kMethodNotFound;
+  if (absl::IsInvalidArgument(status)) code = kInvalidParams;
+  // Without an id there was no request to fail.
+  if (id.is_null()) code = absl::IsDataLoss(status) ? kParseError : kInvalidRequest;
   return Dump({{"jsonrpc", "2.0"},
                {"id", id},
                {"error",

@@ -45,12 +45,13 @@ struct ControlRequest {
 
 std::string FormatRequest(uint64_t id, const std::string& method,
                           const nlohmann::json& params);
-// kInvalidArgument for anything that is not a request.
+// kDataLoss: no JSON; kInvalidArgument: JSON that is not a request.
 absl::StatusOr<ControlRequest> ParseRequest(const std::string& line);
 
 std::string FormatResult(const nlohmann::json& id, const nlohmann::json& result);
 // The status' code travels as -32000 - code, except for JSON-RPC's own errors:
-// kInvalidArgument from ParseRequest is -32600, kUnimplemented is -32601.
+// kUnimplemented is -32601, kInvalidArgument -32602; with a null id kDataLoss is
+// -32700 and everything else -32600.
 std::string FormatError(const nlohmann::json& id, const absl::Status& status);
 std::string FormatProgress(const nlohmann::json& id, uint64_t done,
                            uint64_t total);

@@ -113,25 +113,30 @@ absl::Status MakeTemporaryStore() {
   return absl::OkStatus();
 }
 
-// Gives the store to the user that nbdkit is about to change to.
-absl::Status GiveStore(const StoreLock& lock, const ServerOptions& options) {
-  if (options.user.empty() && options.group.empty()) return absl::OkStatus();
-  uid_t uid = geteuid();
-  gid_t gid = getegid();
+// The user and group that nbdkit is about to change to.
+struct Owner {
+  uid_t user = geteuid();
+  gid_t group = getegid();
+};
+
+absl::StatusOr<Owner> FutureOwner(const ServerOptions& options) {
+  Owner owner;
   if (const passwd* user = getpwnam(options.user.c_str())) {
-    uid = user->pw_uid;
-    gid = user->pw_gid;
-  } else if (!options.user.empty() && !absl::SimpleAtoi(options.user, &uid)) {
+    owner.user = user->pw_uid;
+    owner.group = user->pw_gid;
+  } else if (!options.user.empty() && 
+             !absl::SimpleAtoi(options.user, &owner.user)) {
     return absl::InvalidArgumentError(
         absl::StrCat("there is no user ", options.user));
   }
   if (const group* group = getgrnam(options.group.c_str())) {
-    gid = group->gr_gid;
-  } else if (!options.group.empty() && !absl::SimpleAtoi(options.group, &gid)) {
+    owner.group = group->gr_gid;
+  } else if (!options.group.empty() && 
+             !absl::SimpleAtoi(options.group, &owner.group)) {
     return absl::InvalidArgumentError(
         absl::StrCat("there is no group ", options.group));
   }
-  return lock.ChangeOwner(uid, gid);
+  return owner;
 }
 
 int GetReady(int thread_model) {
@@ -140,14 +145,18 @@ int GetReady(int thread_model) {
   if (s->parameters.store.empty()) {
     if (absl::Status made = MakeTemporaryStore(); !made.ok()) return Fail(made);
   }
-  auto lock = StoreLock::Acquire(s->parameters.store, /*create=*/true);
-  if (!lock.ok()) return Fail(lock.status());
-  s->lock = *std::move(lock);
   auto options = ThisServerOptions();
   if (!options.ok()) return Fail(options.status());
   s->parameters.engine.read_only = options->read_only;
-  if (absl::Status given = GiveStore(*s->lock, *options); !given.ok()) {
-    return Fail(given);
+  auto owner = FutureOwner(*options);
+  if (!owner.ok()) return Fail(owner.status());
+  auto lock = StoreLock::Acquire(s->parameters.store, /*create=*/true,
+                                 owner->user);
+  if (!lock.ok()) return Fail(lock.status());
+  s->lock = *std::move(lock);
+  if (!options->user.empty() || !options->group.empty()) {
+    absl::Status given = s->lock->ChangeOwner(owner->user, owner->group);
+    if (!given.ok()) return Fail(given);
   }
   if (s->parameters.control.empty()) {
     s->parameters.control = s->parameters.store + "/control.sock";

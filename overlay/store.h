@@ -30,9 +30,10 @@ class StoreLock {
   // Makes `directory` (mode 0700) when missing and `create`. kAlreadyExists-like
   // states: kUnavailable "store DIR is in use by process PID" when another
   // process holds it; kNotFound when missing; kPermissionDenied when its owner
-  // is not the effective user.
+  // is neither the effective user nor `owner`, whom the process will become.
   static absl::StatusOr<std::unique_ptr<StoreLock>> Acquire(
-      const std::string& directory, bool create);
+      const std::string& directory, bool create,
+      std::optional<uid_t> owner = std::nullopt);
   ~StoreLock();
   StoreLock(const StoreLock&) = delete;
   StoreLock& operator=(const StoreLock&) = delete;

@@ -26,7 +26,8 @@ absl::Status Error(int error, const char* doing, const std::string& path) {
   return absl::UnavailableError(message);
 }
 
-absl::Status CheckDirectory(const std::string& directory) {
+absl::Status CheckDirectory(const std::string& directory,
+                            std::optional<uid_t> owner) {
   struct stat state;
   if (stat(directory.c_str(), &state) != 0) {
     if (errno != ENOENT) return Error(errno, "look at", directory);
@@ -37,7 +38,7 @@ absl::Status CheckDirectory(const std::string& directory) {
     return absl::InvalidArgumentError(
         absl::StrCat("store ", directory, " is not a directory"));
   }
-  if (state.st_uid != geteuid()) {
+  if (state.st_uid != geteuid() && state.st_uid != owner) {
     return absl::PermissionDeniedError(
         absl::StrCat("store ", directory, " belongs to user ", state.st_uid,
                      ", not to user ", geteuid()));
@@ -55,11 +56,11 @@ std::string Holder(int fd) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
-    const std::string& directory, bool create) {
+    const std::string& directory, bool create, std::optional<uid_t> owner) {
   if (create && mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
     return Error(errno, "make store", directory);
   }
-  absl::Status status = CheckDirectory(directory);
+  absl::Status status = CheckDirectory(directory, owner);
   if (!status.ok()) return status;
   std::unique_ptr<StoreLock> lock(new StoreLock);
   // Absolute, for nbdkit changes its directory when it goes to the background.

@@ -226,6 +226,18 @@ absl::StatusOr<Generation> EngineImpl::FindPoint(
   return tag->second;
 }
 
+absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::FindFile(
+    Generation generation, const std::string& path) {
+  auto inode = maps_->Resolve(generation, path);
+  if (!inode.ok()) return inode.status();
+  auto file = maps_->File(generation, *inode);
+  if (!file.ok()) {
+    return absl::Status(file.status().code(),
+                        absl::StrCat(path, ": ", std::string(file.status().message())));
+  }
+  return std::pair(*inode, *std::move(file));
+}
+
 absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::OpenFile(
     Session* session, const std::string& path) {
   for (;;) {
@@ -234,19 +246,18 @@ absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::OpenFile(
       absl::ReaderMutexLock gate(&session->gate);
       generation = session->generation;
     }
-    auto inode = maps_->Resolve(generation, path);
-    if (!inode.ok()) return inode.status();
-    auto file = maps_->File(generation, *inode);
-    if (!file.ok()) return file.status();
+    auto found = FindFile(generation, path);
+    if (!found.ok()) return found;
     absl::MutexLock gate(&session->gate);
     if (session->generation != generation) continue;  // it moved meanwhile
-    if (session->files.contains(*inode)) return std::pair(*inode, *file);
-    session->AddFile(*inode, path, *file);
-    if (!session->persisted) return std::pair(*inode, *file);
+    const auto& [inode, file] = *found;
+    if (session->files.contains(inode)) return found;
+    session->AddFile(inode, path, file);
+    if (!session->persisted) return found;
     absl::MutexLock lock(&mu_);
     absl::Status saved = SaveSession(RecordOf(*session), /*sync=*/true);
     if (!saved.ok()) return saved;
-    return std::pair(*inode, *file);
+    return found;
   }
 }
 
@@ -320,12 +331,10 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
     what.stack = *std::move(stack);
   }
   if (!request.path.empty()) {
-    auto inode = maps_->Resolve(what.generation, request.path);
-    if (!inode.ok()) return inode.status();
-    auto file = maps_->File(what.generation, *inode);
+    auto file = FindFile(what.generation, request.path);
     if (!file.ok()) return file.status();
-    what.inode = *inode;
-    what.map = file->map;
+    what.inode = file->first;
+    what.map = file->second.map;
   }
   std::move(unpin).Cancel();
   return std::make_unique<PointConnection>(this, std::move(what));
@@ -337,9 +346,7 @@ absl::Status EngineImpl::CheckFile(const std::string& path) {
     absl::MutexLock lock(&mu_);
     newest = catalog_.identity().newest;
   }
-  auto inode = maps_->Resolve(newest, path);
-  if (!inode.ok()) return inode.status();
-  return maps_->File(newest, *inode).status();
+  return FindFile(newest, path).status();
 }
 
 absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::Connect(

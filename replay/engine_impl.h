@@ -125,6 +125,8 @@ class EngineImpl : public Engine {
   absl::StatusOr<std::unique_ptr<Connection>> ConnectPoint(
       const ExportRequest& request);
   // Opens the file in the session, marked durably before the first reply.
+  absl::StatusOr<std::pair<SpaceId, ServedFile>> FindFile(
+      Generation generation, const std::string& path);
   absl::StatusOr<std::pair<SpaceId, ServedFile>> OpenFile(
       Session* session, const std::string& path);
 

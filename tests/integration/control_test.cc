@@ -187,6 +187,7 @@ TEST_F(ControlTest, StoppedServerLeavesNoSocket) {
 TEST_F(ControlTest, SocketOfAKilledServerIsReplaced) {
   server_->Kill();
   Start();
+  Connect();
   ExpectAlive();
 }
 

@@ -59,10 +59,13 @@ TEST_P(DifferentialTest, ReadsAreThoseOfTheCowFilter) {
     std::vector<NbdRequest> one = {RandomRequest()};
     std::vector<NbdRequest> two = one;
     ours.RunBatch(&one);
+    if (two[0].kind == NbdRequest::Kind::kZero) {  // it has none
+      two[0].kind = NbdRequest::Kind::kWrite;
+      two[0].data = Repeat('\0', two[0].length);
+    }
     theirs.RunBatch(&two);
     ASSERT_EQ(one[0].error, 0) << step;
-    ASSERT_EQ(two[0].error, 0)
-        << "step " << step << " kind " << static_cast<int>(two[0].kind);
+    ASSERT_EQ(two[0].error, 0) << step;
     ASSERT_TRUE(one[0].data == two[0].data) << "step " << step;
     if (step % 100 == 50) ours = Connect("s");
   }

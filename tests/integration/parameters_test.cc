@@ -66,6 +66,7 @@ TEST_F(ParametersTest, GoodValuesAreTaken) {
 
 TEST_F(ParametersTest, StoreIsPrivate) {
   Start();
+  Connect();
   struct stat info;
   ASSERT_EQ(stat(store_.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 07777, 0700u);
