@@ -66,7 +66,9 @@ TEST_P(DifferentialTest, ReadsAreThoseOfTheCowFilter) {
     theirs.RunBatch(&two);
     ASSERT_EQ(one[0].error, 0) << step;
     ASSERT_EQ(two[0].error, 0) << step;
-    ASSERT_TRUE(one[0].data == two[0].data) << "step " << step;
+    if (one[0].kind == NbdRequest::Kind::kRead) {
+      ASSERT_TRUE(one[0].data == two[0].data) << "step " << step;
+    }
     if (step % 100 == 50) ours = Connect("s");
   }
   EXPECT_TRUE(ours.ReadAll() == theirs.ReadAll());
