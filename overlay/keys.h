@@ -16,15 +16,14 @@ namespace ext2cow {
 // sort by their numbers. overlay/FORMAT.md describes the values.
 enum class KeyType : char {
   kRow = 'B',         // layer u64, space u32, block u64
-  kCommit = 'C',      // commit records and their pieces
-  kGeneration = 'G',
-  kIdentity = 'I',
+  kCommit = 'C',      // generation u64, piece u64
+  kGeneration = 'G',  // generation u64
+  kIdentity = 'I',    // nothing
   kChunk = 'K',       // layer u64, space u32, chunk u64
   kLayer = 'L',       // layer u64
-  kMeta = 'M',
   kNextLayer = 'N',   // nothing
-  kSession = 'S',
-  kTag = 'T',
+  kSession = 'S',     // name
+  kTag = 'T',         // name
   kZeroRun = 'Z',     // layer u64, space u32, first block u64
 };
 

@@ -335,15 +335,7 @@ absl::StatusOr<Json> EngineImpl::Untag(const Json& params) {
 absl::StatusOr<Json> EngineImpl::Gc(const Json&) {
   absl::MutexLock commit(&commit_mu_);
   auto before = store_->files().FreeBytes();
-  if (pending_ == nullptr) {
-    absl::MutexLock lock(&mu_);
-    rocksdb::WriteBatch batch;
-    const Generation oldest = StageOldGenerations(&batch);
-    if (absl::Status s = store_->Write(&batch, /*sync=*/true); !s.ok()) {
-      return s;
-    }
-    ForgetOldGenerations(oldest);
-  }
+  if (absl::Status s = DropOldGenerations(); !s.ok()) return s;
   Reclaim();
   auto after = store_->files().FreeBytes();
   if (!before.ok()) return before.status();

@@ -466,6 +466,19 @@ void EngineImpl::ForgetOldGenerations(Generation oldest) {
   if (maps_ != nullptr) maps_->DropBefore(oldest);
 }
 
+absl::Status EngineImpl::DropOldGenerations() {
+  if (pending_ != nullptr) return absl::OkStatus();  // may refer to any of them
+  absl::MutexLock lock(&mu_);
+  if (catalog_.OldestNeeded(options_.history) == catalog_.identity().oldest) {
+    return absl::OkStatus();
+  }
+  rocksdb::WriteBatch batch;
+  const Generation oldest = StageOldGenerations(&batch);
+  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  if (status.ok()) ForgetOldGenerations(oldest);
+  return status;
+}
+
 absl::Status EngineImpl::MarkApplied() {
   const Generation number = pending_->generation;
   std::shared_ptr<Session> live;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/keys.h"
 #include "overlay/record.h"
 #include "txn/records.h"
 
@@ -15,14 +16,14 @@ namespace {
 
 constexpr uint8_t kVersion = 1;
 constexpr size_t kPieceBytes = 1 << 20;
-constexpr char kPiecePrefix = 'C';
+constexpr char kPiecePrefix = static_cast<char>(KeyType::kCommit);
 
 std::string PiecePrefix(Generation generation) {
-  return kPiecePrefix + BigEndian64(generation);
+  return KeyBuilder(KeyType::kCommit).U64(generation).Build();
 }
 
 std::string PieceKey(Generation generation, uint32_t piece) {
-  return PiecePrefix(generation) + BigEndian64(piece);
+  return KeyBuilder(KeyType::kCommit).U64(generation).U64(piece).Build();
 }
 
 // Gathers entries into pieces of about kPieceBytes.

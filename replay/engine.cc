@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
 
@@ -46,7 +47,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
 EngineImpl::EngineImpl(Device* device, EngineOptions options)
     : device_(device),
       options_(std::move(options)),
-      store_budget_("the store", options_.max_store, nullptr) {}
+      store_budget_("the store", options_.max_store, nullptr) {
+  store_budget_.set_hint([this] {
+    absl::MutexLock lock(&hint_mu_);
+    return oldest_pin_;
+  });
+}
 
 EngineImpl::~EngineImpl() { Shutdown(); }
 
@@ -96,6 +102,8 @@ void EngineImpl::Tick() {
     }
     CheckSuperblockNow();
     ExpireSessions();
+    CollectGenerations();
+    NoteOldestPin();
   }
 }
 
@@ -109,6 +117,24 @@ void EngineImpl::CheckSuperblockNow() {
   if (*now == catalog_.identity().superblock) return;
   Refuse(DescribeChange(catalog_.identity().superblock, *now));
   options_.log(std::string(image_status_.message()));
+}
+
+void EngineImpl::CollectGenerations() {
+  if (!commit_mu_.TryLock()) return;  // a commit does it itself
+  absl::Status status = DropOldGenerations();
+  commit_mu_.Unlock();
+  if (!status.ok()) options_.log(std::string(status.message()));
+  Reclaim();
+}
+
+void EngineImpl::NoteOldestPin() {
+  absl::MutexLock lock(&mu_);
+  const Generation oldest = catalog_.OldestNeeded(options_.history);
+  std::string pins = absl::StrJoin(catalog_.PinnedBy(oldest), ", ");
+  if (pins.empty()) pins = "ext2cow-history";
+  absl::MutexLock hint(&hint_mu_);
+  oldest_pin_ = absl::StrCat("; the oldest pin is on generation ", oldest,
+                             ": ", pins);
 }
 
 void EngineImpl::Refuse(absl::Status why) {

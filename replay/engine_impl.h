@@ -82,6 +82,8 @@ class EngineImpl : public Engine {
   absl::Status RemoveStrays();
   void Tick();
   void CheckSuperblockNow();
+  void CollectGenerations();
+  void NoteOldestPin();
   void ExpireSessions();
 
   // sessions.cc: the life of sessions.
@@ -173,6 +175,8 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ForgetOldGenerations(Generation oldest)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Lets go of the undo data and records that no pin and no history needs.
+  absl::Status DropOldGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::Status MarkApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   nlohmann::json ConflictJson(const std::string& session, Generation base,
                               const std::vector<Conflict>& conflicts,
@@ -228,6 +232,10 @@ class EngineImpl : public Engine {
   bool pins_held_ ABSL_GUARDED_BY(mu_) = false;  // no new pins: see WriteUndo
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   uint64_t next_anonymous_ ABSL_GUARDED_BY(mu_) = 0;
+
+  // For the message of a full store, which is made under the locks of sessions.
+  mutable absl::Mutex hint_mu_ ABSL_ACQUIRED_AFTER(mu_);
+  std::string oldest_pin_ ABSL_GUARDED_BY(hint_mu_);
 
   std::thread ticker_;
 };

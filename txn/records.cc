@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/keys.h"
 #include "overlay/record.h"
 
 namespace ext2cow {
@@ -213,19 +214,15 @@ absl::StatusOr<IdentityRecord> DecodeIdentity(std::string_view bytes) {
   return record;
 }
 
-std::string BigEndian64(uint64_t value) {
-  std::string bytes(8, '\0');
-  for (size_t i = 0; i < 8; ++i) {
-    bytes[i] = static_cast<char>(value >> (56 - 8 * i));
-  }
-  return bytes;
+std::string SessionKey(const std::string& name) {
+  return KeyBuilder(KeyType::kSession).Name(name).Build();
 }
-
-std::string SessionKey(const std::string& name) { return kSessionPrefix + name; }
 std::string GenerationKey(Generation generation) {
-  return kGenerationPrefix + BigEndian64(generation);
+  return KeyBuilder(KeyType::kGeneration).U64(generation).Build();
 }
-std::string TagKey(const std::string& name) { return kTagPrefix + name; }
-std::string IdentityKey() { return "I"; }
+std::string TagKey(const std::string& name) {
+  return KeyBuilder(KeyType::kTag).Name(name).Build();
+}
+std::string IdentityKey() { return KeyBuilder(KeyType::kIdentity).Build(); }
 
 }  // namespace ext2cow

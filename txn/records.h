@@ -100,8 +100,6 @@ inline constexpr char kSessionPrefix[] = "S";
 inline constexpr char kGenerationPrefix[] = "G";
 inline constexpr char kTagPrefix[] = "T";
 
-std::string BigEndian64(uint64_t value);
-
 }  // namespace ext2cow
 
 #endif  // EXT2COW_TXN_RECORDS_H_

@@ -88,6 +88,9 @@ struct Case {
   uint64_t history;
 };
 
+// Without this gtest would print the bytes of the struct as the test's name.
+void PrintTo(const Case& tested, std::ostream* out) { *out << tested.name; }
+
 class CommitCrashTest : public testing::TestWithParam<Case> {};
 
 TEST_P(CommitCrashTest, EveryCutLeavesTheOldOrTheNewContent) {
