@@ -8,7 +8,9 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <iostream>
 
 #include "CLI/CLI.hpp"
@@ -16,6 +18,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "tools/file_device.h"
+#include "tools/map_picture.h"
 #include "tools/nbd_device.h"
 #include "tools/render.h"
 
@@ -169,12 +172,23 @@ int RunAndPrint(const std::string& program, const CommonOptions& options,
   if (isatty(STDERR_FILENO)) progress = DrawProgress;
   const auto result = (*client)->Run(method, params, progress);
   if (!result.ok()) return fail(result.status());
+  if (!options.svg.empty()) {
+    std::ofstream file(options.svg, std::ios::trunc);
+    file << MapAsSvg(*result);
+    file.close();
+    if (!file) {
+      return fail(absl::UnavailableError(
+          absl::StrCat("can't write ", options.svg)));
+    }
+  }
   if (options.json) {
     std::cout << result->dump(-1, ' ', false,
                               nlohmann::json::error_handler_t::replace)
               << "\n";
-  } else {
-    std::cout << Render(method, *result);
+  } else if (options.svg.empty()) {
+    const bool colour =
+        isatty(STDOUT_FILENO) && std::getenv("NO_COLOR") == nullptr;
+    std::cout << Render(method, *result, colour);
   }
   std::cout.flush();
   if (!std::cout) return fail(absl::UnavailableError("can't write to stdout"));

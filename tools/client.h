@@ -24,6 +24,7 @@ enum ExitStatus { kDone = 0, kFailed = 1, kUsage = 2, kConflict = 3 };
 // The options that both tools share.
 struct CommonOptions {
   std::string store, control, image;
+  std::string svg;  // a file that `map` draws into; empty: the terminal
   bool json = false;
 };
 void AddCommonOptions(CLI::App* app, CommonOptions* options);

@@ -47,7 +47,7 @@ class Commands {
   nlohmann::json params_ = nlohmann::json::object();
 };
 
-void AddSessionCommands(Commands* c) {
+void AddSessionCommands(Commands* c, std::string* svg) {
   const char kForce[] = "Cut the session's connections off first";
   c->Add("ls", "List sessions");
   c->Add("info", "Describe a session");
@@ -78,7 +78,9 @@ void AddSessionCommands(Commands* c) {
   c->Choice("--on-conflict", "on_conflict", {"fail", "ours", "theirs"},
             "What to do with a conflict");
   c->Flag("--force", "force", kForce);
-  c->Add("map", "Draw what a session changed and what would conflict");
+  c->Add("map", "Draw what a session changed and what would conflict")
+      ->add_option("--svg", *svg, "Draw into this file instead")
+      ->type_name("FILE");
   c->Argument("SESSION", "session", "The session");
 }
 
@@ -106,7 +108,7 @@ int main(int argc, char** argv) {
   CommonOptions options;
   AddCommonOptions(&app, &options);
   Commands commands(&app);
-  AddSessionCommands(&commands);
+  AddSessionCommands(&commands, &options.svg);
   AddImageCommands(&commands);
   try {
     app.parse(argc, argv);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "tools/map_picture.h"
 
 namespace ext2cow {
 namespace {
@@ -109,45 +110,6 @@ std::string RenderCheck(const json& r) {
 }
 
 // One character for each part of a file, 64 a line.
-std::string RenderMap(const json& r) {
-  constexpr size_t kCells = 512, kLine = 64;
-  std::string text = absl::StrCat(
-      "session ", r["session"].get<std::string>(), " on generation ",
-      r["generation"].dump(),
-      "   # written  0 zeroed  r read  X would conflict  . untouched\n");
-  for (const json& file : r["files"]) {
-    const uint64_t size = std::max<uint64_t>(file["size"].get<uint64_t>(), 1);
-    const uint64_t step = (size + kCells - 1) / kCells;
-    std::string cells((size + step - 1) / step, '.');
-    const auto mark = [&](const json& ranges, char c) {
-      for (const json& range : ranges) {
-        const uint64_t start = range["start"];
-        const uint64_t last = start + range["length"].get<uint64_t>() - 1;
-        for (uint64_t at = start / step;
-             at <= last / step && at < cells.size(); ++at) {
-          cells[at] = c;
-        }
-      }
-    };
-    mark(file["read"], 'r');
-    mark(file["zeroed"], '0');
-    mark(file["written"], '#');
-    mark(file["conflicts"], 'X');
-    absl::StrAppend(&text, file["path"].get<std::string>(), " (",
-                    HumanBytes(size), ", ", HumanBytes(step), " a cell)\n");
-    for (size_t at = 0; at < cells.size(); at += kLine) {
-      absl::StrAppend(&text, "  ", cells.substr(at, kLine), "\n");
-    }
-    for (const json& c : file["conflicts"]) {
-      absl::StrAppend(&text, "  conflict at ", c["start"].dump(), "+",
-                      c["length"].dump(), ": ", c["kind"].get<std::string>(),
-                      " with ", c["by"].get<std::string>(), ", generation ",
-                      c["generation"].dump(), "\n");
-    }
-  }
-  return text;
-}
-
 // Commands whose outcome is a few plain fields.
 std::string RenderFields(const json& r) {
   std::string text;
@@ -190,7 +152,8 @@ std::string Table(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
-std::string Render(const std::string& method, const json& result) {
+std::string Render(const std::string& method, const json& result,
+                   bool colour) {
   if (result.value("result", "") == "conflict" || method == "commit") {
     return RenderCommit(result);
   }
@@ -198,7 +161,7 @@ std::string Render(const std::string& method, const json& result) {
   if (method == "log") return RenderLog(result);
   if (method == "diff") return RenderDiff(result);
   if (method == "check") return RenderCheck(result);
-  if (method == "map") return RenderMap(result);
+  if (method == "map") return MapAsText(result, colour);
   return RenderFields(result);
 }
 

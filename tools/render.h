@@ -10,8 +10,10 @@
 
 namespace ext2cow {
 
-// The outcome of a command as text for a terminal, whole lines.
-std::string Render(const std::string& method, const nlohmann::json& result);
+// The outcome of a command as text for people, whole lines; `colour`: with the
+// terminal's escape sequences.
+std::string Render(const std::string& method, const nlohmann::json& result,
+                   bool colour);
 
 // Columns as wide as their widest cell, two spaces apart; the first row is the
 // head.
