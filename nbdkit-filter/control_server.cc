@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -84,8 +85,17 @@ void ControlServer::Listen() {
     const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (fd < 0) continue;
     absl::MutexLock lock(&mu_);
+    // Those that hung up just now may need a moment to be noticed.
+    const auto has_room = [this] {
+      mu_.AssertHeld();
+      return clients_.size() < kMaxClients ||
+             std::any_of(clients_.begin(), clients_.end(),
+                         [](const Client& client) { return client.fd == -1; });
+    };
+    const bool room = mu_.AwaitWithTimeout(absl::Condition(&has_room),
+                                           absl::Milliseconds(50));
     ReapLocked();
-    if (!MayConnect(fd) || clients_.size() >= kMaxClients) {
+    if (!room || !MayConnect(fd)) {
       close(fd);
       continue;
     }
@@ -121,9 +131,14 @@ void ControlServer::Serve(Client* client) {
         }
         continue;
       }
+      uint64_t shown = 0;  // per cent: a line for each run of a commit costs more
+                           // than writing the run
       const auto result = engine_->Execute(
           request->method, request->params,
           [&](uint64_t done, uint64_t total) {
+            const uint64_t percent = total == 0 ? 0 : done * 100 / total;
+            if (percent == shown) return;
+            shown = percent;
             (void)stream.WriteLine(FormatProgress(request->id, done, total));
           });
       if (request->id.is_null()) continue;

@@ -173,11 +173,6 @@ void EngineImpl::Shutdown() {
   if (ticker_.joinable()) ticker_.join();
   absl::MutexLock commit(&commit_mu_);
   for (const auto& session : sessions) {
-    {
-      absl::MutexLock lock(&mu_);
-      mu_.Await(absl::Condition(
-          +[](Session* s) { return !s->life.busy; }, session.get()));
-    }
     if (absl::Status status = Detach(session); !status.ok()) {
       options_.log(absl::StrCat("session ", session->name(), ": ",
                                 std::string(status.message())));

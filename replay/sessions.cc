@@ -225,7 +225,8 @@ absl::Status EngineImpl::Unload(Session* session) {
 void EngineImpl::Release(const std::shared_ptr<Session>& session) {
   {
     absl::MutexLock lock(&mu_);
-    if (--session->life.users > 0 || session->detached) return;
+    // Busy: Detach takes it apart already.
+    if (--session->life.users > 0 || session->life.busy) return;
     session->life.busy = true;
   }
   const absl::Status status = Unload(session.get());
@@ -243,12 +244,23 @@ void EngineImpl::Release(const std::shared_ptr<Session>& session) {
 
 absl::Status EngineImpl::Detach(const std::shared_ptr<Session>& session) {
   {
-    absl::MutexLock gate(&session->gate);
-    if (session->detached.exchange(true)) return absl::OkStatus();
+    // Only one of Release and Detach unloads a session, and its busy flag stays
+    // set for ever: who waits for it looks whether the session is still there.
+    absl::MutexLock lock(&mu_);
+    bool gone = false;
+    const auto free = [&] {
+      mu_.AssertHeld();
+      const auto live = live_.find(session->name());
+      gone = live == live_.end() || live->second != session;
+      return gone || !session->life.busy;
+    };
+    mu_.Await(absl::Condition(&free));
+    if (gone) return absl::OkStatus();
+    session->life.busy = true;
   }
   {
-    absl::MutexLock lock(&mu_);
-    session->life.busy = true;
+    absl::MutexLock gate(&session->gate);
+    session->detached = true;
   }
   const absl::Status status = Unload(session.get());
   absl::MutexLock lock(&mu_);
