@@ -26,7 +26,6 @@ namespace {
 
 constexpr size_t kRunBlocks = (64 << 10) / kBlockSize;  // worth a file write
 constexpr size_t kMaxRunBlocks = (1 << 20) / kBlockSize;
-constexpr size_t kMaxNewRows = 256;  // a flush with more sends them to the files
 constexpr size_t kMaxRows = (16 << 20) / kBlockSize;  // of a layer
 constexpr size_t kBatchBytes = 4 << 20;
 

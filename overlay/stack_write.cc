@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Small writes make new blocks in the write cache; aligned runs of 64 KiB and
-// more go to the data file at once, and the index learns of them when they are
-// there. A request holds its blocks in writers_ until it has ended.
+// Small writes make new blocks in the write cache, until it has enough for a
+// flush to make rows of; others, and aligned runs of 64 KiB and more, go to the
+// data file at once, and the index learns of them when they are there. A request holds its blocks in writers_ until it has ended.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -108,7 +108,9 @@ absl::Status StackImpl::WriteHeld(SpaceId space, uint64_t offset,
   absl::Status status = CompleteEnds(space, parts, data, below, &blocks);
   if (!status.ok()) return status;
   const uint8_t* body = data + parts.head.length;
-  const bool direct = parts.body.count >= kDirectBlocks;
+  const bool direct =
+      parts.body.count >= kDirectBlocks ||
+      (parts.body.count > 0 && cached_.load() >= kMaxNewRows);
   for (uint64_t i = 0; !direct && i < parts.body.count; ++i) {
     auto bytes = NewBlock();
     memcpy(bytes->bytes, body + i * kBlockSize, kBlockSize);
