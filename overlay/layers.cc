@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "overlay/keys.h"
 #include "overlay/stack.h"
@@ -18,12 +19,13 @@ void DeleteLayer(rocksdb::WriteBatch* batch, LayerId layer) {
   batch->Delete(LayerMark(layer));
 }
 
-absl::Status RemoveLayerFiles(Store* store, LayerId layer) {
+absl::Status RemoveLayerFiles(Store* store,
+                              absl::Span<const LayerId> layers) {
   const auto names = store->files().List();
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {
     const auto id = ParseDataFileName(name);
-    if (!id || id->layer != layer) continue;
+    if (!id || !absl::c_linear_search(layers, id->layer)) continue;
     const absl::Status status = store->files().Remove(name);
     if (!status.ok()) return status;
   }

@@ -11,6 +11,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "overlay/block_set.h"
 #include "overlay/store.h"
 #include "overlay/types.h"
@@ -118,10 +119,10 @@ class Stack {
 };
 
 // Adds to `batch` the deletion of everything that the store keeps of a layer
-// (records and rows); once the batch is synced, RemoveLayerFiles may unlink its
-// data files.
+// (records and rows). RemoveLayerFiles unlinks the data files of layers that
+// nothing durable names.
 void DeleteLayer(rocksdb::WriteBatch* batch, LayerId layer);
-absl::Status RemoveLayerFiles(Store* store, LayerId layer);
+absl::Status RemoveLayerFiles(Store* store, absl::Span<const LayerId> layers);
 // The layers that the store has records or files of.
 absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store);
 // What one layer alone holds and how many bytes that is on disk.

@@ -158,6 +158,7 @@ absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
   auto give_back = absl::MakeCleanup([&] {
     ReturnRecord(*name);
     Reclaim();
+    reclaimer_->Await();
   });
   const auto it = std::find_if(
       record->snapshots.begin(), record->snapshots.end(),
@@ -233,7 +234,10 @@ absl::StatusOr<Json> EngineImpl::Clone(const Json& params) {
 absl::StatusOr<Json> EngineImpl::Rm(const Json& params) {
   auto source = ParseSource(Text(params, "session"));
   if (!source.ok()) return source.status();
-  auto reclaim = absl::MakeCleanup([&] { Reclaim(); });
+  auto reclaim = absl::MakeCleanup([&] {
+    Reclaim();
+    reclaimer_->Await();  // space really is free when the command returns
+  });
   if (!source->snapshot.empty()) {
     absl::MutexLock lock(&mu_);
     const SessionRecord* known = catalog_.FindSession(source->session);
@@ -337,6 +341,7 @@ absl::StatusOr<Json> EngineImpl::Gc(const Json&) {
   auto before = store_->files().FreeBytes();
   if (absl::Status s = DropOldGenerations(); !s.ok()) return s;
   Reclaim();
+  reclaimer_->Await();
   auto after = store_->files().FreeBytes();
   if (!before.ok()) return before.status();
   if (!after.ok()) return after.status();

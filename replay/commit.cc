@@ -578,6 +578,7 @@ absl::StatusOr<Json> EngineImpl::Commit(const CommitRequest& request,
   absl::Status status =
       Record(session.get(), &generation, std::move(record), &plan->new_maps);
   if (!status.ok()) return status;
+  frozen->stack = nullptr;  // who closes a removed file last waits for the disk
   if (absl::Status s = ApplyPending(progress); !s.ok()) {
     return absl::Status(
         s.code(),

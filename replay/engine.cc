@@ -62,6 +62,7 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   auto store = Store::Open(std::move(lock), std::move(store_options));
   if (!store.ok()) return store.status();
   store_ = *std::move(store);
+  reclaimer_ = std::make_unique<Reclaimer>(store_.get(), options_.log);
   auto catalog = Catalog::Load(*store_);
   if (!catalog.ok()) return catalog.status();
   {
@@ -179,6 +180,7 @@ void EngineImpl::Shutdown() {
     }
   }
   Reclaim();
+  reclaimer_.reset();
   if (absl::Status status = store_->Close(); !status.ok()) {
     options_.log(std::string(status.message()));
   }

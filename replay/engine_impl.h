@@ -15,6 +15,7 @@
 #include "overlay/map_cache.h"
 #include "replay/commit_record.h"
 #include "replay/engine.h"
+#include "replay/reclaimer.h"
 #include "txn/budget.h"
 #include "txn/catalog.h"
 #include "txn/conflict.h"
@@ -111,6 +112,7 @@ class EngineImpl : public Engine {
   // Puts an empty layer on top; the gate is held alone. Answers the layers below.
   absl::StatusOr<std::vector<LayerId>> PushLayer(Session* session)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
+  // Hands what nothing names any more to the reclaimer.
   void Reclaim();
   void Repin(Session* session, Generation generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -219,6 +221,7 @@ class EngineImpl : public Engine {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Image> image_;
   std::unique_ptr<MapCache> maps_;
+  std::unique_ptr<Reclaimer> reclaimer_;
 
   absl::Mutex commit_mu_;
   // Recorded and not yet applied.

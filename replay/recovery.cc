@@ -128,9 +128,7 @@ absl::Status EngineImpl::RemoveStrays() {
   rocksdb::WriteBatch batch;
   for (LayerId layer : strays) DeleteLayer(&batch, layer);
   absl::Status status = store_->Write(&batch, /*sync=*/true);
-  for (LayerId layer : strays) {
-    status.Update(RemoveLayerFiles(store_.get(), layer));
-  }
+  if (status.ok()) status = RemoveLayerFiles(store_.get(), strays);
   return status;
 }
 

@@ -202,13 +202,8 @@ absl::Status EngineImpl::Unload(Session* session) {
     absl::MutexLock lock(&mu_);
     if (session->persisted) return DropSession(session->name());
     if (!stored) return absl::OkStatus();
-    rocksdb::WriteBatch batch;
-    for (LayerId layer : layers) DeleteLayer(&batch, layer);
-    absl::Status status = store_->Write(&batch, /*sync=*/false);
-    for (LayerId layer : layers) {
-      status.Update(RemoveLayerFiles(store_.get(), layer));
-    }
-    return status;
+    catalog_.AddFreed(layers);  // its caller reclaims them
+    return absl::OkStatus();
   }
   absl::Status status = session->stack->Flush();
   if (!status.ok()) return status;
@@ -291,16 +286,7 @@ void EngineImpl::Reclaim() {
     absl::MutexLock lock(&mu_);
     freed = catalog_.TakeFreed();
   }
-  if (freed.empty()) return;
-  rocksdb::WriteBatch batch;
-  for (LayerId layer : freed) DeleteLayer(&batch, layer);
-  absl::Status status = store_->Write(&batch, /*sync=*/false);
-  for (LayerId layer : freed) {
-    if (status.ok()) status = RemoveLayerFiles(store_.get(), layer);
-  }
-  if (!status.ok() && options_.log) {
-    options_.log(std::string(status.message()));
-  }
+  if (!freed.empty()) reclaimer_->Add(freed);
 }
 
 absl::StatusOr<SessionRecord> EngineImpl::TakeRecord(const std::string& name,

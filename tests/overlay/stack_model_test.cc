@@ -149,7 +149,7 @@ class ModelTest : public StackTest, public testing::WithParamInterface<int> {
     for (const LayerId layer : gone) DeleteLayer(&batch, layer);
     ASSERT_TRUE(store_->Write(&batch, true).ok());
     for (const LayerId layer : gone) {
-      ASSERT_TRUE(RemoveLayerFiles(store_.get(), layer).ok());
+      ASSERT_TRUE(RemoveLayerFiles(store_.get(), {layer}).ok());
     }
     layers_.erase(layers_.begin(), layers_.begin() + static_cast<long>(gone.size()));
     dropped_ += gone.size();

@@ -179,7 +179,7 @@ TEST_F(StackTest, LayersComeAndGoWithTheirRecords) {
   rocksdb::WriteBatch batch;
   DeleteLayer(&batch, a);
   ASSERT_TRUE(store_->Write(&batch, true).ok());
-  ASSERT_TRUE(RemoveLayerFiles(store_.get(), a).ok());
+  ASSERT_TRUE(RemoveLayerFiles(store_.get(), {a}).ok());
   EXPECT_EQ(*ListLayers(store_.get()), std::vector<LayerId>{b});
   EXPECT_TRUE(LayerChanges(store_.get(), a)->empty());
   EXPECT_EQ(*Read(kPhysicalSpace, 0, 4096), std::string(4096, 'b'));

@@ -1,0 +1,49 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#ifndef EXT2COW_REPLAY_RECLAIMER_H_
+#define EXT2COW_REPLAY_RECLAIMER_H_
+
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "overlay/store.h"
+#include "overlay/types.h"
+
+namespace ext2cow {
+
+// Removes layers that nothing names any more, in a thread of its own: to unlink a
+// file of scattered blocks takes the disk's filesystem seconds (measured on ext4:
+// 3 s for 128 MiB of random 4K blocks), and nobody needs to wait for it. What a
+// crash leaves over is removed by the next start. Thread-safe.
+class Reclaimer {
+ public:
+  // `store` outlives it; `log` gets one line an error.
+  Reclaimer(Store* store, std::function<void(const std::string&)> log);
+  // Removes what was added before.
+  ~Reclaimer();
+
+  // What no longer names the layers is durable.
+  void Add(const std::vector<LayerId>& layers);
+  // Until all that was added before is removed.
+  void Await();
+
+ private:
+  void Run();
+  absl::Status Remove(const std::vector<LayerId>& layers);
+
+  Store* const store_;
+  const std::function<void(const std::string&)> log_;
+  absl::Mutex mu_;
+  std::vector<LayerId> waiting_ ABSL_GUARDED_BY(mu_);
+  bool busy_ ABSL_GUARDED_BY(mu_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::thread thread_;  // the last member: uses those above
+};
+
+}  // namespace ext2cow
+
+#endif  // EXT2COW_REPLAY_RECLAIMER_H_
