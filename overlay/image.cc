@@ -55,11 +55,13 @@ absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
     return device_->Read(offset, buffer, length);
   }
   std::vector<Piece> pieces;
-  std::shared_ptr<const Redo> redo;
+  std::vector<std::shared_ptr<const Redo>> redo;
   {
     absl::ReaderMutexLock lock(&mu_);
     pieces = Locate(generation, offset, length);
-    if (redo_ != nullptr && generation >= redo_generation_) redo = redo_;
+    for (const auto& [made, commit] : redo_) {
+      if (made <= generation) redo.push_back(commit);
+    }
   }
   for (const Piece& piece : pieces) {
     uint8_t* to = static_cast<uint8_t*>(buffer) + (piece.offset - offset);
@@ -73,8 +75,9 @@ absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
           });
     } else {
       status = device_->Read(piece.offset, to, piece.length);
-      if (status.ok() && redo != nullptr) {
-        status = redo->Overlay(piece.offset, to, piece.length);
+      for (const auto& commit : redo) {
+        if (!status.ok()) break;
+        status = commit->Overlay(piece.offset, to, piece.length);
       }
     }
     if (!status.ok()) return status;
@@ -138,10 +141,9 @@ void Image::DropUndoBefore(Generation oldest) {
   }
 }
 
-void Image::SetRedo(Generation generation, std::shared_ptr<const Redo> redo) {
+void Image::AddRedo(Generation generation, std::shared_ptr<const Redo> redo) {
   absl::MutexLock lock(&mu_);
-  redo_generation_ = generation;
-  redo_ = std::move(redo);
+  redo_.emplace_back(generation, std::move(redo));
   has_redo_.store(true);
   epoch_.fetch_add(1);
 }
@@ -153,8 +155,9 @@ void Image::Refuse(absl::Status why) {
 }
 
 void Image::ClearRedo() {
+  decltype(redo_) cleared;  // destroyed after the lock
   absl::MutexLock lock(&mu_);
-  redo_ = nullptr;
+  cleared.swap(redo_);
   has_redo_.store(false);
   epoch_.fetch_add(1);
 }

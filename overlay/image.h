@@ -35,7 +35,7 @@ class Redo {
 //
 //   committer                           reader at generation g
 //   1. undo layer of commit C durable   a. remember epoch
-//   2. PublishUndo(C), SetRedo(C):      b. block in an undo layer of a commit
+//   2. PublishUndo(C), AddRedo(C):      b. block in an undo layer of a commit
 //      epoch moves                         after g: read it there
 //   3. writes the device                c. else read the device, under redo
 //   4. ClearRedo: epoch moves           d. epoch moved: from a. once more
@@ -63,7 +63,8 @@ class Image {
   // status ends that.
   void Refuse(absl::Status why);
 
-  void SetRedo(Generation generation, std::shared_ptr<const Redo> redo);
+  // What the commit that made `generation` is yet to write; ascending.
+  void AddRedo(Generation generation, std::shared_ptr<const Redo> redo);
   void ClearRedo();
   bool has_redo() const { return has_redo_.load(); }
 
@@ -95,8 +96,8 @@ class Image {
       chunks_ ABSL_GUARDED_BY(mu_);
   std::map<Generation, std::shared_ptr<Stack>> undo_ ABSL_GUARDED_BY(mu_);
   absl::Status why_refused_ ABSL_GUARDED_BY(mu_);
-  Generation redo_generation_ ABSL_GUARDED_BY(mu_) = 0;
-  std::shared_ptr<const Redo> redo_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::pair<Generation, std::shared_ptr<const Redo>>> redo_
+      ABSL_GUARDED_BY(mu_);
 };
 
 // The image as of one generation.

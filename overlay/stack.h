@@ -91,6 +91,8 @@ class Stack {
                             ZeroKind kind, BelowReader below) = 0;
   // Everything completed before the call is durable after it.
   virtual absl::Status Flush() = 0;
+  // The same, but durable only with the next synced write to the store.
+  virtual absl::Status Settle() = 0;
   // Moves a part of the write cache towards the store without waiting for
   // durability; called every second and under memory pressure.
   virtual absl::Status Drain() = 0;

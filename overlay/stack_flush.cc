@@ -8,7 +8,7 @@
 //      files; a few scattered blocks stay to become rows
 //   2. take, under the lock, the records of all that is in the files by now
 //   3. sync the data files, and the directory when files are new
-//   4. write records and rows, with one sync at the end
+//   4. write records and rows, with one sync at the end (to settle: without)
 //   5. let rows leave the cache; punch what the records no longer name
 //
 // A write that comes between 2 and 5 marks its chunk for the next flush.
@@ -139,14 +139,30 @@ absl::Status StackImpl::Flush() {
     flushing_ = true;
     number = ++flushes_started_;
   }
-  const absl::Status status = FlushOnce();
+  const absl::Status status = FlushOnce(/*sync=*/true);
   absl::MutexLock lock(&flush_mu_);
   flushing_ = false;
   if (status.ok()) flush_finished_ = number;
   return status;
 }
 
-absl::Status StackImpl::FlushOnce() {
+absl::Status StackImpl::Settle() {
+  if (options_.read_only) return absl::OkStatus();
+  {
+    const auto idle = [this] {
+      flush_mu_.AssertHeld();
+      return !flushing_;
+    };
+    absl::MutexLock lock(&flush_mu_, absl::Condition(&idle));
+    flushing_ = true;
+  }
+  const absl::Status status = FlushOnce(/*sync=*/false);
+  absl::MutexLock lock(&flush_mu_);
+  flushing_ = false;
+  return status;
+}
+
+absl::Status StackImpl::FlushOnce(bool sync) {
   absl::Status status = Healthy();
   if (status.ok()) status = store_->health();
   if (!status.ok()) return status;
@@ -158,10 +174,16 @@ absl::Status StackImpl::FlushOnce() {
     absl::MutexLock lock(&mu_);
     naming = state_.TakeNaming(rows);
   }
+  sync = sync || !naming.punches.empty();
   if (!naming.empty()) {
     status = files_.Sync();
-    if (status.ok()) status = WriteNaming(naming);
+    if (status.ok()) status = WriteNaming(naming, sync);
     if (!status.ok()) return Break(status);
+    settled_ = !sync;
+  } else if (sync && settled_) {
+    status = store_->Sync();
+    if (!status.ok()) return Break(status);
+    settled_ = false;
   }
   {
     absl::MutexLock lock(&mu_);
@@ -217,7 +239,7 @@ absl::Status StackImpl::MoveRows() {
   return absl::OkStatus();
 }
 
-absl::Status StackImpl::WriteNaming(const Naming& naming) {
+absl::Status StackImpl::WriteNaming(const Naming& naming, bool sync) {
   rocksdb::WriteBatch batch;
   if (naming.mark) batch.Put(LayerMark(naming.layer), EncodeLayerMark());
   const auto key = [&](KeyType type, SpaceId space, uint64_t number) {
@@ -255,7 +277,7 @@ absl::Status StackImpl::WriteNaming(const Naming& naming) {
                        chunk.chunk * kChunkBlocks + bit));
     }
   }
-  return store_->Write(&batch, /*sync=*/true);
+  return store_->Write(&batch, sync);
 }
 
 void StackImpl::PunchUnused(const Naming::Range& range) {

@@ -47,6 +47,7 @@ class StackImpl : public Stack {
   absl::Status Zero(SpaceId space, uint64_t offset, uint64_t length,
                     ZeroKind kind, BelowReader below) override;
   absl::Status Flush() override;
+  absl::Status Settle() override;
   absl::Status Drain() override;
   void Describe(SpaceId space, uint64_t offset, uint64_t length,
                 absl::FunctionRef<bool(ByteRange range, BlockState state)> visit)
@@ -104,14 +105,15 @@ class StackImpl : public Stack {
   void DrainWhenFull();
 
   // stack_flush.cc
-  absl::Status FlushOnce();
+  // By whom flushing_ was set.
+  absl::Status FlushOnce(bool sync);
   absl::Status DrainForFlush(std::vector<CachedBlock>* rows);
   absl::Status DrainBlocks(absl::Span<const CachedBlock> blocks)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(drain_mu_);
   absl::Status DrainRun(absl::Span<const CachedBlock> run)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(drain_mu_);
   absl::Status MoveRows() ABSL_EXCLUSIVE_LOCKS_REQUIRED(drain_mu_);
-  absl::Status WriteNaming(const Naming& naming);
+  absl::Status WriteNaming(const Naming& naming, bool sync);
   void PunchUnused(const Naming::Range& range);
 
   std::vector<CachedBlock> CachedNow() const;
@@ -138,6 +140,7 @@ class StackImpl : public Stack {
   bool flushing_ ABSL_GUARDED_BY(flush_mu_) = false;
   uint64_t flushes_started_ ABSL_GUARDED_BY(flush_mu_) = 0;
   uint64_t flush_finished_ ABSL_GUARDED_BY(flush_mu_) = 0;  // newest that was OK
+  bool settled_ = false;  // named but not synced; for FlushOnce alone
 };
 
 }  // namespace ext2cow

@@ -143,7 +143,16 @@ absl::Status Store::Write(rocksdb::WriteBatch* batch, bool sync) {
   if (!status.ok()) return status;
   rocksdb::WriteOptions options;
   options.sync = sync;
-  status = FromRocks(db_->Write(options, batch), "write");
+  return Note(FromRocks(db_->Write(options, batch), "write"));
+}
+
+absl::Status Store::Sync() {
+  absl::Status status = health();
+  if (!status.ok()) return status;
+  return Note(FromRocks(db_->FlushWAL(/*sync=*/true), "sync"));
+}
+
+absl::Status Store::Note(absl::Status status) {
   if (status.ok()) return status;
   absl::MutexLock lock(&mu_);
   if (health_.ok()) {

@@ -74,6 +74,8 @@ class Store {
   absl::StatusOr<std::optional<std::string>> Get(const std::string& key) const;
   // Applies the batch atomically; `sync` makes it, and all before it, durable.
   absl::Status Write(rocksdb::WriteBatch* batch, bool sync);
+  // Makes all that was written before durable.
+  absl::Status Sync();
   // Visits the keys that start with `prefix`, in order, until `visit` fails.
   absl::Status Scan(
       const std::string& prefix,
@@ -99,6 +101,8 @@ class Store {
   Store() = default;
 
   absl::Status LoadNextLayer();
+  // Passes `status` on; an error makes durability unknown from now on.
+  absl::Status Note(absl::Status status);
 
   // Constant after Open.
   std::unique_ptr<StoreLock> lock_;

@@ -102,7 +102,8 @@ Superblock Distrusted(Superblock superblock) {
   return superblock;
 }
 
-absl::Status CheckSuperblock(const Device& device, const CommitRecord& record,
+absl::Status CheckSuperblock(const Device& device,
+                             const CommitRecords& records,
                              const Superblock& distrusted) {
   absl::StatusOr<Superblock> now = ReadSuperblock(device);
   if (!now.ok()) return now.status();
@@ -111,12 +112,13 @@ absl::Status CheckSuperblock(const Device& device, const CommitRecord& record,
       return std::equal(now->begin() + at, now->begin() + at + kSector,
                         other.begin() + at);
     };
-    if (same(record.superblock_before) || same(record.superblock_after) ||
-        same(distrusted)) {
+    if (same(records.front()->superblock_before) ||
+        same(records.back()->superblock_after) || same(distrusted)) {
       continue;
     }
     return absl::FailedPreconditionError(absl::StrCat(
-        "somebody changed the image while commit ", record.generation,
+        "somebody changed the image while commit ",
+        records.front()->generation,
         " was not fully applied: it can't be finished; `ext2cow adopt` takes "
         "the image as it is now"));
   }
@@ -152,10 +154,10 @@ std::shared_ptr<const Redo> MakeRedo(
   return std::make_shared<RecordRedo>(std::move(record));
 }
 
-absl::Status Apply(Device* device, const CommitRecord& record,
+absl::Status Apply(Device* device, const CommitRecords& records,
                    const ApplyProgress& progress) {
-  const Superblock distrusted = Distrusted(record.superblock_before);
-  absl::Status status = CheckSuperblock(*device, record, distrusted);
+  const Superblock distrusted = Distrusted(records.front()->superblock_before);
+  absl::Status status = CheckSuperblock(*device, records, distrusted);
   if (!status.ok()) return status;
   const auto put = [&](const Superblock& superblock) {
     status.Update(device->Write(kSuperblockOffset, superblock.data(),
@@ -163,23 +165,26 @@ absl::Status Apply(Device* device, const CommitRecord& record,
     if (status.ok()) status = device->Flush();
   };
   put(distrusted);
-  uint64_t done = 0;
-  const uint64_t total = record.Bytes();
+  uint64_t done = 0, total = 0;
+  for (const auto& record : records) total += record->Bytes();
   const auto wrote = [&](uint64_t bytes) {
     done += bytes;
     if (progress) progress(done, total);
   };
-  for (const DataRun& run : record.data) {
-    if (!status.ok()) return status;
-    status = WriteRun(device, record, run, wrote);
-  }
-  for (const auto& [offset, bytes] : record.metadata) {
-    if (!status.ok()) return status;
-    status = device->Write(offset, bytes.data(), bytes.size());
-    wrote(bytes.size());
+  // In the commits' order: a later one may write the same bytes.
+  for (const auto& record : records) {
+    for (const DataRun& run : record->data) {
+      if (!status.ok()) return status;
+      status = WriteRun(device, *record, run, wrote);
+    }
+    for (const auto& [offset, bytes] : record->metadata) {
+      if (!status.ok()) return status;
+      status = device->Write(offset, bytes.data(), bytes.size());
+      wrote(bytes.size());
+    }
   }
   if (status.ok()) status = device->Flush();
-  if (status.ok()) put(record.superblock_after);
+  if (status.ok()) put(records.back()->superblock_after);
   return status;
 }
 

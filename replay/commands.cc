@@ -369,7 +369,7 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
     return absl::FailedPreconditionError(
         "sessions are connected: stop their clients first");
   }
-  if (*now == identity.superblock && pending_ == nullptr) {
+  if (*now == identity.superblock && pending_.empty()) {
     return Json{{"result", "unchanged"}, {"generation", identity.newest}};
   }
   GenerationRecord generation;
@@ -412,7 +412,7 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
   for (auto& record : settled) catalog_.PutGeneration(std::move(record));
   catalog_.PutGeneration(generation);
   catalog_.PutIdentity(identity);
-  pending_ = nullptr;
+  pending_.clear();
   image_->ClearRedo();
   Refuse(absl::OkStatus());
   return Json{{"result", "adopted"},

@@ -4,14 +4,19 @@
 // A commit (DESIGN section 7), one at a time under commit_mu_:
 //
 //   step      durable when it ends                the session is on
-//   freeze    its layers, frozen; a new one       its generation
+//   freeze                                        its generation
 //   check                                         the newest generation
 //   plan                                          "
-//   record    undo, pieces; then their names      the one that it makes
+//   record    layers, undo, pieces, their names   the one that it makes
 //   apply     the image, then "applied"           ", without its old layers
+//
+// Record ends with one sync, which makes all before it durable too. Requests that
+// wait are recorded one after another and applied together: each is planned on
+// the one before, which the image shows through its redo.
 #include <algorithm>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -20,6 +25,10 @@
 
 namespace ext2cow {
 namespace {
+
+// Commits that wait are applied together, up to so many and so many bytes.
+constexpr size_t kMaxTogether = 64;
+constexpr uint64_t kMaxBytesTogether = uint64_t{64} << 20;
 
 BlockSets WrittenBlocks(const std::map<SpaceId, SpaceChanges>& changes) {
   BlockSets sets;
@@ -58,6 +67,18 @@ Json CommitJson(const std::string& result, const std::string& session,
           {"blocks", generation.blocks},
           {"bytes", generation.bytes},
           {"files", std::move(files)}};
+}
+
+// What a commit answers that is durable but not in the image.
+absl::Status NotApplied(const Json& committed, const absl::Status& why) {
+  return absl::Status(
+      why.code(),
+      absl::StrCat("session ", committed.at("session").get<std::string>(),
+                   " is committed as generation ",
+                   committed.at("generation").get<Generation>(),
+                   " and reads show it, but writing it to the image failed; "
+                   "the next commit and the next start try again: ",
+                   why.message()));
 }
 
 }  // namespace
@@ -99,11 +120,11 @@ absl::Status EngineImpl::ReadyToCommit() {
         "what holds the image can't flush: a commit would not be safe there");
   }
   if (absl::Status status = ImageStatus(); !status.ok()) return status;
-  if (pending_ != nullptr) {
+  if (!pending_.empty()) {
     if (absl::Status status = ApplyPending(nullptr); !status.ok()) {
       return absl::Status(
           status.code(),
-          absl::StrCat("commit ", pending_->generation,
+          absl::StrCat("commit ", pending_.back()->generation,
                        " is recorded but not yet applied to the image, and "
                        "applying it failed again: ",
                        status.message()));
@@ -120,7 +141,7 @@ absl::Status EngineImpl::ReadyToCommit() {
 
 absl::StatusOr<EngineImpl::Frozen> EngineImpl::Freeze(Session* session,
                                                       bool dry_run) {
-  if (absl::Status s = session->stack->Flush(); !s.ok()) return s;
+  if (absl::Status s = session->stack->Settle(); !s.ok()) return s;
   Frozen frozen;
   std::vector<LayerId> layers;
   {
@@ -134,7 +155,7 @@ absl::StatusOr<EngineImpl::Frozen> EngineImpl::Freeze(Session* session,
       if (!below.ok()) return below.status();
       layers = *std::move(below);
     } else {
-      if (absl::Status s = session->stack->Flush(); !s.ok()) return s;
+      if (absl::Status s = session->stack->Settle(); !s.ok()) return s;
       layers = session->stack->layers();
       if (!dry_run) layers.pop_back();
     }
@@ -250,8 +271,7 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
   return verdict;
 }
 
-absl::StatusOr<Plan> EngineImpl::PlanCommit(Session* session,
-                                            const Frozen& frozen,
+absl::StatusOr<Plan> EngineImpl::PlanCommit(const Frozen& frozen,
                                             const BlockSets& dropped) {
   Generation newest;
   {
@@ -273,7 +293,6 @@ absl::StatusOr<Plan> EngineImpl::PlanCommit(Session* session,
                      std::move(change.zeroed), std::move(change.discarded)});
   }
   const View view(image_.get(), newest);
-  (void)session;
   return MakePlan(
       view, files,
       [&](SpaceId inode, uint64_t offset, void* buffer, size_t length) {
@@ -327,7 +346,7 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
       run = {run.first + n, run.count - n};
     }
   }
-  if (absl::Status s = (*undo)->Flush(); !s.ok()) return s;
+  if (absl::Status s = (*undo)->Settle(); !s.ok()) return s;
   generation->undo = *layer;
   return std::shared_ptr<Stack>(*std::move(undo));
 }
@@ -372,7 +391,6 @@ absl::Status EngineImpl::CommitPoint(Session* session,
   IdentityRecord identity = catalog_.identity();
   identity.newest = generation.number;
   if (!undone) identity.oldest = generation.number;
-  identity.superblock_before = record.superblock_before;
   identity.superblock = record.superblock_after;
   rocksdb::WriteBatch batch;
   batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
@@ -397,9 +415,9 @@ absl::Status EngineImpl::Publish(
     std::shared_ptr<const CommitRecord> record, std::shared_ptr<Stack> undo,
     const std::vector<std::shared_ptr<const FileMap>>* new_maps) {
   if (undo != nullptr) image_->PublishUndo(generation.number, std::move(undo));
-  image_->SetRedo(generation.number, MakeRedo(record));
+  image_->AddRedo(generation.number, MakeRedo(record));
   if (new_maps != nullptr) maps_->Advance(generation.number, *new_maps);
-  pending_ = std::move(record);
+  pending_.push_back(std::move(record));
   if (session == nullptr) return absl::OkStatus();
   session->gate.AssertHeld();
   absl::Status status = MoveTo(session, generation.number);
@@ -467,7 +485,7 @@ void EngineImpl::ForgetOldGenerations(Generation oldest) {
 }
 
 absl::Status EngineImpl::DropOldGenerations() {
-  if (pending_ != nullptr) return absl::OkStatus();  // may refer to any of them
+  if (!pending_.empty()) return absl::OkStatus();  // may refer to any of them
   absl::MutexLock lock(&mu_);
   if (catalog_.OldestNeeded(options_.history) == catalog_.identity().oldest) {
     return absl::OkStatus();
@@ -479,8 +497,7 @@ absl::Status EngineImpl::DropOldGenerations() {
   return status;
 }
 
-absl::Status EngineImpl::MarkApplied() {
-  const Generation number = pending_->generation;
+absl::Status EngineImpl::MarkApplied(Generation number) {
   std::shared_ptr<Session> live;
   GenerationRecord generation;
   {
@@ -497,9 +514,6 @@ absl::Status EngineImpl::MarkApplied() {
   absl::MutexLock lock(&mu_);
   rocksdb::WriteBatch batch;
   DeletePieces(&batch, number);
-  IdentityRecord identity = catalog_.identity();
-  identity.superblock_before = identity.superblock;
-  catalog_.PutIdentity(std::move(identity));
   batch.Put(GenerationKey(number), EncodeGeneration(generation));
   SessionRecord session;
   const SessionRecord* known = catalog_.FindSession(generation.session);
@@ -513,36 +527,42 @@ absl::Status EngineImpl::MarkApplied() {
                              static_cast<std::ptrdiff_t>(sources.size()));
     batch.Put(SessionKey(session.name), EncodeSession(session));
   }
-  catalog_.PutGeneration(generation);
-  const Generation oldest = StageOldGenerations(&batch);
-  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  absl::Status status = store_->Write(&batch, /*sync=*/false);
   if (!status.ok()) return status;
-  image_->ClearRedo();
+  catalog_.PutGeneration(generation);
   if (drop) {
     if (live != nullptr) live->stack->DropOldest(session.layers.size());
     catalog_.PutSession(std::move(session));
   }
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::FinishApplied() {
+  absl::MutexLock lock(&mu_);
+  IdentityRecord identity = catalog_.identity();
+  identity.superblock_before = identity.superblock;
+  catalog_.PutIdentity(std::move(identity));
+  rocksdb::WriteBatch batch;
+  const Generation oldest = StageOldGenerations(&batch);
+  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  if (!status.ok()) return status;
+  image_->ClearRedo();
   ForgetOldGenerations(oldest);
-  pending_ = nullptr;
+  pending_.clear();
   return absl::OkStatus();
 }
 
 absl::Status EngineImpl::ApplyPending(const Progress& progress) {
-  absl::Status status = Apply(device_, *pending_, progress);
-  if (status.ok()) status = MarkApplied();
+  absl::Status status = Apply(device_, pending_, progress);
+  for (const auto& record : pending_) {
+    if (status.ok()) status = MarkApplied(record->generation);
+  }
+  if (status.ok()) status = FinishApplied();
   if (status.ok()) Reclaim();
   return status;
 }
 
-absl::StatusOr<Json> EngineImpl::Commit(const CommitRequest& request,
-                                                  const Progress& progress) {
-  if (request.force && !request.dry_run) {
-    auto record = TakeRecord(request.session, /*force=*/true);
-    if (!record.ok()) return record.status();
-    ReturnRecord(request.session);
-  }
-  absl::MutexLock commit(&commit_mu_);
-  if (absl::Status s = ReadyToCommit(); !s.ok()) return s;
+absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
   auto acquired = Acquire(request.session, Missing::kFail, false, false);
   if (!acquired.ok()) return acquired.status();
   const std::shared_ptr<Session> session = *std::move(acquired);
@@ -566,7 +586,7 @@ absl::StatusOr<Json> EngineImpl::Commit(const CommitRequest& request,
     return ConflictJson(session->name(), base, verdict->conflicts,
                         frozen->paths);
   }
-  auto plan = PlanCommit(session.get(), *frozen, verdict->dropped);
+  auto plan = PlanCommit(*frozen, verdict->dropped);
   if (!plan.ok()) return plan.status();
   GenerationRecord generation =
       Describe(*session, *frozen, verdict->dropped, *plan);
@@ -578,17 +598,81 @@ absl::StatusOr<Json> EngineImpl::Commit(const CommitRequest& request,
   absl::Status status =
       Record(session.get(), &generation, std::move(record), &plan->new_maps);
   if (!status.ok()) return status;
-  frozen->stack = nullptr;  // who closes a removed file last waits for the disk
-  if (absl::Status s = ApplyPending(progress); !s.ok()) {
-    return absl::Status(
-        s.code(),
-        absl::StrCat("session ", session->name(), " is committed as generation ",
-                     generation.number,
-                     " and reads show it, but writing it to the image failed; "
-                     "the next commit and the next start try again: ",
-                     s.message()));
-  }
   return CommitJson("committed", session->name(), generation);
+}
+
+void EngineImpl::CommitTogether(const std::vector<WaitingCommit*>& waiting) {
+  absl::MutexLock commit(&commit_mu_);
+  std::vector<WaitingCommit*> recorded;
+  const auto apply = [&] {
+    commit_mu_.AssertHeld();
+    if (recorded.empty()) return;
+    const absl::Status status =
+        ApplyPending([&](uint64_t done, uint64_t total) {
+          for (WaitingCommit* w : recorded) {
+            if (w->progress) w->progress(done, total);
+          }
+        });
+    for (WaitingCommit* w : recorded) {
+      if (!status.ok()) w->answer = NotApplied(*w->answer, status);
+    }
+    recorded.clear();
+  };
+  uint64_t bytes = 0;
+  for (WaitingCommit* w : waiting) {
+    // A session's layers leave it when they are applied.
+    const bool again = absl::c_any_of(recorded, [&](const WaitingCommit* r) {
+      return r->request.session == w->request.session;
+    });
+    if (again || bytes > kMaxBytesTogether) {
+      apply();
+      bytes = 0;
+    }
+    if (recorded.empty()) {  // what was applied before may have failed
+      if (absl::Status s = ReadyToCommit(); !s.ok()) {
+        w->answer = s;
+        continue;
+      }
+    }
+    const size_t before = pending_.size();
+    w->answer = RecordCommit(w->request);
+    if (pending_.size() == before) continue;
+    recorded.push_back(w);
+    bytes += pending_.back()->Bytes();
+  }
+  apply();
+}
+
+absl::StatusOr<Json> EngineImpl::Commit(const CommitRequest& request,
+                                        const Progress& progress) {
+  if (request.force && !request.dry_run) {
+    auto record = TakeRecord(request.session, /*force=*/true);
+    if (!record.ok()) return record.status();
+    ReturnRecord(request.session);
+  }
+  WaitingCommit mine{request, progress};
+  absl::MutexLock lock(&queue_mu_);
+  queue_.push_back(&mine);
+  const auto turn = [&] {
+    queue_mu_.AssertReaderHeld();
+    return mine.done || !committing_;
+  };
+  for (;;) {
+    queue_mu_.Await(absl::Condition(&turn));
+    if (mine.done) return std::move(mine.answer);
+    // The committer for all that wait.
+    committing_ = true;
+    std::vector<WaitingCommit*> together;
+    while (!queue_.empty() && together.size() < kMaxTogether) {
+      together.push_back(queue_.front());
+      queue_.pop_front();
+    }
+    queue_mu_.Unlock();
+    CommitTogether(together);
+    queue_mu_.Lock();
+    for (WaitingCommit* w : together) w->done = true;
+    committing_ = false;
+  }
 }
 
 }  // namespace ext2cow

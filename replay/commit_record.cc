@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "overlay/keys.h"
 #include "overlay/record.h"
@@ -136,6 +137,9 @@ BlockSet ChangedBlocks(const CommitRecord& record) {
 absl::StatusOr<uint32_t> WritePieces(Store* store, const CommitRecord& record) {
   PieceWriter writer(store, record.generation);
   absl::Status status;
+  const std::string superblock(record.superblock_after.begin(),
+                               record.superblock_after.end());
+  status.Update(writer.Metadata(kSuperblockOffset, superblock));
   for (const auto& [offset, bytes] : record.metadata) {
     status.Update(writer.Metadata(offset, bytes));
   }
@@ -158,6 +162,15 @@ absl::Status ReadPieces(const Store& store, uint32_t pieces,
       return status;
     }
   }
+  const auto superblock = record->metadata.find(kSuperblockOffset);
+  if (superblock == record->metadata.end() ||
+      superblock->second.size() != record->superblock_after.size()) {
+    return absl::DataLossError(absl::StrCat(
+        "commit ", record->generation, " lacks its superblock in the store"));
+  }
+  std::copy(superblock->second.begin(), superblock->second.end(),
+            record->superblock_after.begin());
+  record->metadata.erase(superblock);
   std::sort(record->data.begin(), record->data.end(),
             [](const DataRun& a, const DataRun& b) {
               return a.physical < b.physical;
@@ -169,13 +182,17 @@ void DeletePieces(rocksdb::WriteBatch* batch, Generation generation) {
   Store::DeletePrefix(batch, PiecePrefix(generation));
 }
 
-absl::Status DeleteStrayPieces(Store* store, Generation keep) {
+absl::Status DeleteStrayPieces(Store* store,
+                               const std::set<Generation>& keep) {
   std::vector<std::string> stray;
-  const std::string kept = PiecePrefix(keep);
+  std::vector<std::string> kept;
+  for (Generation generation : keep) kept.push_back(PiecePrefix(generation));
   absl::Status status = store->Scan(
       std::string(1, kPiecePrefix),
       [&](std::string_view key, std::string_view) {
-        if (keep == 0 || key.substr(0, kept.size()) != kept) {
+        if (absl::c_none_of(kept, [&](const std::string& prefix) {
+              return key.substr(0, prefix.size()) == prefix;
+            })) {
           stray.emplace_back(key);
         }
         return absl::OkStatus();

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -47,19 +48,23 @@ absl::StatusOr<uint32_t> WritePieces(Store* store, const CommitRecord& record);
 absl::Status ReadPieces(const Store& store, uint32_t pieces,
                         CommitRecord* record);
 void DeletePieces(rocksdb::WriteBatch* batch, Generation generation);
-// Deletes the pieces of every generation but `keep` (0: all).
-absl::Status DeleteStrayPieces(Store* store, Generation keep);
+// Deletes the pieces of every generation but those.
+absl::Status DeleteStrayPieces(Store* store, const std::set<Generation>& keep);
 
 // The image under a record that is not applied.
 std::shared_ptr<const Redo> MakeRedo(std::shared_ptr<const CommitRecord> record);
 
 using ApplyProgress = std::function<void(uint64_t done, uint64_t total)>;
 
-// DESIGN section 7, step 5: marks the filesystem as not clean, flushes; data and
-// metadata, flush; the superblock, flush. Again after a crash or an error: all of
-// it. kFailedPrecondition: each 512-byte sector of the superblock must be as
-// before, after or marked by an earlier try, else somebody changed the image.
-absl::Status Apply(Device* device, const CommitRecord& record,
+// Commits that follow one another.
+using CommitRecords = std::vector<std::shared_ptr<const CommitRecord>>;
+
+// DESIGN section 7, step 5, for all of them together: marks the filesystem as not
+// clean, flushes; data and metadata, flush; the superblock, flush. Again after a
+// crash or an error: all of it. kFailedPrecondition: each 512-byte sector of the
+// superblock must be as before, after or marked by an earlier try, else somebody
+// changed the image.
+absl::Status Apply(Device* device, const CommitRecords& records,
                    const ApplyProgress& progress);
 
 }  // namespace ext2cow

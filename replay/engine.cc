@@ -111,7 +111,7 @@ void EngineImpl::Tick() {
 void EngineImpl::CheckSuperblockNow() {
   if (!commit_mu_.TryLock()) return;  // a commit looks itself
   absl::StatusOr<Superblock> now = ReadSuperblock(*device_);
-  const bool pending = pending_ != nullptr;
+  const bool pending = !pending_.empty();
   commit_mu_.Unlock();
   absl::MutexLock lock(&mu_);
   if (!now.ok() || pending || !image_status_.ok()) return;

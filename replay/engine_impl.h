@@ -3,6 +3,7 @@
 #ifndef EXT2COW_REPLAY_ENGINE_IMPL_H_
 #define EXT2COW_REPLAY_ENGINE_IMPL_H_
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -62,6 +63,13 @@ class EngineImpl : public Engine {
     bool dry_run = false;
     bool force = false;
   };
+  // A commit in the queue.
+  struct WaitingCommit {
+    const CommitRequest& request;
+    const Progress& progress;
+    absl::StatusOr<nlohmann::json> answer = nlohmann::json();
+    bool done = false;  // guarded by queue_mu_
+  };
   // A session's frozen changes.
   struct Frozen {
     std::shared_ptr<Stack> stack;  // null: nothing changed
@@ -110,6 +118,7 @@ class EngineImpl : public Engine {
   absl::Status DropSession(const std::string& name)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Puts an empty layer on top; the gate is held alone. Answers the layers below.
+  // Durable with the next synced write.
   absl::StatusOr<std::vector<LayerId>> PushLayer(Session* session)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
   // Hands what nothing names any more to the reclaimer.
@@ -135,8 +144,13 @@ class EngineImpl : public Engine {
       Session* session, const std::string& path);
 
   // commit.cc
+  // Waits for its turn; the first of those that wait commits for all.
   absl::StatusOr<nlohmann::json> Commit(const CommitRequest& request,
                                         const Progress& progress);
+  void CommitTogether(const std::vector<WaitingCommit*>& waiting);
+  // All but the apply.
+  absl::StatusOr<nlohmann::json> RecordCommit(const CommitRequest& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::Status ReadyToCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::StatusOr<Frozen> Freeze(Session* session, bool dry_run);
   absl::StatusOr<Verdict> CheckAndMove(Session* session,
@@ -147,7 +161,7 @@ class EngineImpl : public Engine {
   // The session goes on at `generation`: its clients know nothing that differs.
   absl::Status MoveTo(Session* session, Generation generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
-  absl::StatusOr<Plan> PlanCommit(Session* session, const Frozen& frozen,
+  absl::StatusOr<Plan> PlanCommit(const Frozen& frozen,
                                   const BlockSets& dropped);
   // What `log` and later checks need to know of the commit.
   GenerationRecord Describe(const Session& session, const Frozen& frozen,
@@ -179,7 +193,10 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Lets go of the undo data and records that no pin and no history needs.
   absl::Status DropOldGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  absl::Status MarkApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Not synced; FinishApplied is.
+  absl::Status MarkApplied(Generation number)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::Status FinishApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   nlohmann::json ConflictJson(const std::string& session, Generation base,
                               const std::vector<Conflict>& conflicts,
                               const std::map<SpaceId, std::string>& paths);
@@ -225,7 +242,11 @@ class EngineImpl : public Engine {
 
   absl::Mutex commit_mu_;
   // Recorded and not yet applied.
-  std::shared_ptr<const CommitRecord> pending_ ABSL_GUARDED_BY(commit_mu_);
+  CommitRecords pending_ ABSL_GUARDED_BY(commit_mu_);
+
+  absl::Mutex queue_mu_;
+  std::deque<WaitingCommit*> queue_ ABSL_GUARDED_BY(queue_mu_);
+  bool committing_ ABSL_GUARDED_BY(queue_mu_) = false;
 
   mutable absl::Mutex mu_ ABSL_ACQUIRED_AFTER(commit_mu_);
   Catalog catalog_ ABSL_GUARDED_BY(mu_);

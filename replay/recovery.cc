@@ -54,14 +54,14 @@ absl::Status EngineImpl::OpenImage() {
 
 absl::Status EngineImpl::Recover() {
   std::vector<GenerationRecord> undone;
-  GenerationRecord pending;
+  std::vector<GenerationRecord> pending;
   IdentityRecord identity;
   {
     absl::MutexLock lock(&mu_);
     identity = catalog_.identity();
     for (const auto& [number, record] : catalog_.generations()) {
       if (record.undo != 0) undone.push_back(record);
-      if (!record.applied) pending = record;
+      if (!record.applied) pending.push_back(record);
     }
   }
   for (const GenerationRecord& record : undone) {
@@ -69,27 +69,30 @@ absl::Status EngineImpl::Recover() {
     if (!undo.ok()) return undo.status();
     image_->PublishUndo(record.number, *std::move(undo));
   }
-  if (pending.number == 0) return absl::OkStatus();
-  auto source =
-      Stack::Open(store_.get(), pending.source_layers, {.read_only = true});
-  if (!source.ok()) return source.status();
-  auto record = std::make_shared<CommitRecord>();
-  record->generation = pending.number;
-  record->superblock_before = identity.superblock_before;
-  record->superblock_after = identity.superblock;
-  record->source = *std::move(source);
-  absl::Status status =
-      ReadPieces(*store_, pending.redo_pieces, record.get());
-  if (!status.ok()) return status;
-  image_->SetRedo(pending.number, MakeRedo(record));
+  if (pending.empty()) return absl::OkStatus();
   absl::MutexLock commit(&commit_mu_);
-  pending_ = record;
+  Superblock before = identity.superblock_before;
+  for (const GenerationRecord& generation : pending) {
+    auto source =
+        Stack::Open(store_.get(), generation.source_layers, {.read_only = true});
+    if (!source.ok()) return source.status();
+    auto record = std::make_shared<CommitRecord>();
+    record->generation = generation.number;
+    record->superblock_before = before;
+    record->source = *std::move(source);
+    absl::Status status =
+        ReadPieces(*store_, generation.redo_pieces, record.get());
+    if (!status.ok()) return status;
+    before = record->superblock_after;
+    image_->AddRedo(generation.number, MakeRedo(record));
+    pending_.push_back(std::move(record));
+  }
   if (options_.read_only || !device_->writable()) return absl::OkStatus();
   if (options_.log) {
-    options_.log(absl::StrCat("finishing commit ", pending.number,
+    options_.log(absl::StrCat("finishing commit ", pending.back().number,
                               " after a crash"));
   }
-  status = ApplyPending(nullptr);
+  const absl::Status status = ApplyPending(nullptr);
   // Readers are right under the record; somebody else's change is not ours to
   // write over.
   if (status.code() == absl::StatusCode::kFailedPrecondition) return status;
@@ -101,7 +104,7 @@ absl::Status EngineImpl::RemoveStrays() {
   auto layers = ListLayers(store_.get());
   if (!layers.ok()) return layers.status();
   std::vector<LayerId> strays;
-  Generation pending = 0;
+  std::set<Generation> pending;
   std::vector<std::string> unkept;
   {
     absl::MutexLock lock(&mu_);
@@ -114,7 +117,7 @@ absl::Status EngineImpl::RemoveStrays() {
       if (absl::Status s = DropSession(name); !s.ok()) return s;
     }
     for (const auto& [number, record] : catalog_.generations()) {
-      if (!record.applied) pending = number;
+      if (!record.applied) pending.insert(number);
     }
     for (LayerId layer : *layers) {
       if (!catalog_.IsReferenced(layer)) strays.push_back(layer);

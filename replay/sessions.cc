@@ -265,14 +265,14 @@ absl::Status EngineImpl::Detach(const std::shared_ptr<Session>& session) {
 }
 
 absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
-  if (absl::Status s = session->stack->Flush(); !s.ok()) return s;
+  if (absl::Status s = session->stack->Settle(); !s.ok()) return s;
   std::vector<LayerId> below = session->stack->layers();
   auto layer = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
   absl::MutexLock lock(&mu_);
   SessionRecord record = RecordOf(*session);
   record.layers.push_back(*layer);
-  absl::Status status = SaveSession(std::move(record), /*sync=*/true);
+  absl::Status status = SaveSession(std::move(record), /*sync=*/false);
   if (!status.ok()) return status;
   session->persisted = true;
   session->stack->Push(*layer);

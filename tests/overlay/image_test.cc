@@ -107,7 +107,7 @@ class OneBlockRedo : public Redo {
 
 TEST_F(ImageTest, ACommitThatIsNotAppliedIsReadThroughItsRedo) {
   Commit(1, {}, 'a');
-  image_.SetRedo(1, std::make_shared<OneBlockRedo>());
+  image_.AddRedo(1, std::make_shared<OneBlockRedo>());
   EXPECT_EQ(Picture(0, 4, 3), "000");
   EXPECT_EQ(Picture(1, 4, 3), "0r0");
   image_.ClearRedo();
