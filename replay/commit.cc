@@ -583,6 +583,8 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
   auto verdict = CheckAndMove(session.get(), request);
   if (!verdict.ok()) return verdict.status();
   if (verdict->refused) {
+    // Who is told of a conflict finds the session whole, come what may.
+    if (absl::Status s = session->stack->Flush(); !s.ok()) return s;
     return ConflictJson(session->name(), base, verdict->conflicts,
                         frozen->paths);
   }

@@ -59,6 +59,7 @@ EngineImpl::~EngineImpl() { Shutdown(); }
 absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   StoreOptions store_options;
   store_options.cache_bytes = options_.cache_bytes;
+  if (options_.adjust_store) options_.adjust_store(&store_options);
   auto store = Store::Open(std::move(lock), std::move(store_options));
   if (!store.ok()) return store.status();
   store_ = *std::move(store);

@@ -39,6 +39,8 @@ struct EngineOptions {
   bool serving = true;
   // One line, no newline; any thread. Never null in a server.
   std::function<void(const std::string& line)> log;
+  // Where tests put the store on files of their own; null: the real ones.
+  std::function<void(StoreOptions* store)> adjust_store;
 };
 
 // What an export name (or a parameter) asks for.
