@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 
@@ -15,6 +16,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr int kMaxDepth = 64;
 constexpr int kErrorBase = -32000;
 constexpr int kParseError = -32700;
 constexpr int kInvalidRequest = -32600;
@@ -31,16 +33,48 @@ std::string Dump(const json& object) {
   return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
+// Whether `line`, if it is JSON, nests deeper than any of our messages: what
+// copies and frees values recurses, and must not be led deep.
+bool IsTooDeep(const std::string& line) {
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+      continue;
+    }
+    if (c == '"') quoted = true;
+    if (c == '}' || c == ']') --depth;
+    if ((c == '{' || c == '[') && ++depth > kMaxDepth) return true;
+  }
+  return false;
+}
+
+// The member of `object` when that is an object and the member of this type, else
+// `fallback`: the other side may have sent anything.
+template <typename T>
+T Member(const json& object, const char* key, T fallback) {
+  const auto it = object.find(key);
+  if (it == object.end()) return fallback;
+  if constexpr (std::is_same_v<T, std::string>) {
+    return it->is_string() ? it->template get<T>() : fallback;
+  } else {
+    return it->is_number_integer() ? it->template get<T>() : fallback;
+  }
+}
+
 absl::Status FromError(const json& error) {
-  const int code = error.value("code", kErrorBase);
-  const std::string message = error.value("message", "");
+  const int64_t code = Member<int64_t>(error, "code", kErrorBase);
+  const std::string message = Member<std::string>(error, "message", "");
   if (code == kMethodNotFound) return absl::UnimplementedError(message);
   if (code == kInvalidRequest || code == kInvalidParams) {
     return absl::InvalidArgumentError(message);
   }
-  const int ours = kErrorBase - code;
-  if (ours > 0 && ours <= 16) {
-    return absl::Status(static_cast<absl::StatusCode>(ours), message);
+  if (code < kErrorBase && code >= kErrorBase - 16) {
+    return absl::Status(static_cast<absl::StatusCode>(kErrorBase - code),
+                        message);
   }
   return absl::UnknownError(message);
 }
@@ -96,18 +130,16 @@ std::string FormatRequest(uint64_t id, const std::string& method,
 }
 
 absl::StatusOr<ControlRequest> ParseRequest(const std::string& line) {
-  // Nesting is bounded by hand: a parser that recurses must not be led deep.
-  int depth = 0;
-  for (const char c : line) {
-    if (c == '{' || c == '[') ++depth;
-    if (depth > 64) return absl::InvalidArgumentError("the request is too deep");
+  if (IsTooDeep(line)) {
+    return absl::InvalidArgumentError("the request is too deep");
   }
   const json object = json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (object.is_discarded()) {
     return absl::DataLossError("this is no JSON value on one line");
   }
   if (!object.is_object() || object.value("jsonrpc", json()) != "2.0" ||
-      !object.value("method", json()).is_string()) {
+      !object.value("method", json()).is_string() ||
+      object.value("id", json()).is_structured()) {
     return absl::InvalidArgumentError(
         "this is no JSON-RPC 2.0 request on one line");
   }
@@ -138,6 +170,9 @@ std::string FormatProgress(const json& id, uint64_t done, uint64_t total) {
 }
 
 absl::StatusOr<ControlAnswer> ParseAnswer(const std::string& line) {
+  if (IsTooDeep(line)) {
+    return absl::DataLossError("the server's answer is too deep");
+  }
   const json object = json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) {
     return absl::DataLossError("the server's answer is no JSON object");
@@ -146,8 +181,8 @@ absl::StatusOr<ControlAnswer> ParseAnswer(const std::string& line) {
   if (object.value("method", json()) == "progress") {
     answer.is_progress = true;
     const json params = object.value("params", json::object());
-    answer.done = params.value("done", uint64_t{0});
-    answer.total = params.value("total", uint64_t{0});
+    answer.done = Member<uint64_t>(params, "done", 0);
+    answer.total = Member<uint64_t>(params, "total", 0);
   } else if (object.contains("error")) {
     answer.result = FromError(object["error"]);
   } else {
