@@ -211,10 +211,15 @@ absl::StatusOr<FileMap> ReadInline(ext2_filsys fs, const Ext2Io& io,
 
 absl::StatusOr<FileMap> WalkMap(ext2_filsys fs, const Ext2Io& io,
                                 SpaceId number, ext2_inode& inode) {
+  RunCollector runs(fs, number);
+  // Logical blocks have 32 bits. What follows a file block by block, or says its
+  // size in 63 bits, relies on it.
+  if (EXT2_I_SIZE(&inode) / fs->blocksize > UINT32_MAX) {
+    return runs.Damaged("a size that no file has", 0);
+  }
   if (inode.i_flags & EXT4_INLINE_DATA_FL) {
     return ReadInline(fs, io, number, inode);
   }
-  RunCollector runs(fs, number);
   absl::Status status =
       inode.i_flags & EXT4_EXTENTS_FL
           ? WalkExtents(fs, io, number, inode, runs)

@@ -83,6 +83,14 @@ TEST_F(Ext2ReaderTest, ImmutableAndVerityFilesAreReadOnly) {
   }
 }
 
+TEST_F(Ext2ReaderTest, ASizeThatNoFileHasIsDamage) {
+  image_.AddFile("f", "content");
+  for (const char* size : {"0x1000000000000", "0xffffffffffffffff"}) {
+    image_.Debugfs({std::string("sif /f size ") + size});
+    EXPECT_EQ(ReadStatus("f").code(), absl::StatusCode::kDataLoss) << size;
+  }
+}
+
 TEST_F(Ext2ReaderTest, AJournalThatWasNotReplayedIsRefused) {
   image_.Debugfs({"feature needs_recovery"});
   const absl::Status status = Ext2Reader::Open(image_).status();
