@@ -64,11 +64,15 @@ void PutSuperblock(RecordWriter* w, const Superblock& superblock) {
             superblock.size()});
 }
 
-Superblock GetSuperblock(RecordReader* r) {
-  Superblock superblock{};
+absl::StatusOr<Superblock> GetSuperblock(RecordReader* r) {
+  Superblock superblock;
   const std::string bytes = r->Bytes();
-  std::copy_n(bytes.begin(), std::min(bytes.size(), superblock.size()),
-              superblock.begin());
+  if (bytes.size() != superblock.size()) {
+    return absl::DataLossError(absl::StrCat(
+        "the image's identity record is damaged: a superblock of ",
+        bytes.size(), " bytes"));
+  }
+  std::copy(bytes.begin(), bytes.end(), superblock.begin());
   return superblock;
 }
 
@@ -147,7 +151,12 @@ absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
   if (!r.ok()) return r.status();
   GenerationRecord record;
   record.number = r->U64();
-  record.kind = static_cast<GenerationRecord::Kind>(r->U8());
+  const uint8_t kind = r->U8();
+  if (kind > static_cast<uint8_t>(GenerationRecord::Kind::kAdopt)) {
+    return absl::DataLossError(absl::StrCat(
+        "a generation's record is damaged: there is no kind ", kind));
+  }
+  record.kind = static_cast<GenerationRecord::Kind>(kind);
   record.time = static_cast<int64_t>(r->U64());
   record.session = r->Bytes();
   record.blocks = r->U64();
@@ -208,8 +217,12 @@ absl::StatusOr<IdentityRecord> DecodeIdentity(std::string_view bytes) {
   record.newest = r->U64();
   record.oldest = r->U64();
   record.adopted = r->U64();
-  record.superblock = GetSuperblock(&*r);
-  record.superblock_before = GetSuperblock(&*r);
+  for (Superblock* superblock :
+       {&record.superblock, &record.superblock_before}) {
+    absl::StatusOr<Superblock> stored = GetSuperblock(&*r);
+    if (!stored.ok()) return stored.status();
+    *superblock = *stored;
+  }
   if (absl::Status done = r->Done(); !done.ok()) return done;
   return record;
 }

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "overlay/record.h"
+
 namespace ext2cow {
 namespace {
 
@@ -85,6 +87,24 @@ TEST(RecordsTest, EveryTruncationIsNoticed) {
   for (size_t n = 0; n < bytes.size(); ++n) {
     EXPECT_FALSE(DecodeSession(std::string_view(bytes).substr(0, n)).ok()) << n;
   }
+}
+
+TEST(RecordsTest, AFittingChecksumDoesNotMakeFieldsGood) {
+  GenerationRecord generation;
+  generation.kind = static_cast<GenerationRecord::Kind>(3);
+  EXPECT_EQ(DecodeGeneration(EncodeGeneration(generation)).status().code(),
+            absl::StatusCode::kDataLoss);
+  const std::string identity = RecordWriter('I', 1)
+                                   .Bytes("u")
+                                   .U64(1)
+                                   .U64(2)
+                                   .U64(3)
+                                   .U64(4)
+                                   .Bytes(std::string(1024, 'x'))
+                                   .Bytes(std::string(1023, 'x'))
+                                   .Finish();
+  EXPECT_EQ(DecodeIdentity(identity).status().code(),
+            absl::StatusCode::kDataLoss);
 }
 
 TEST(RecordsTest, ARecordOfAnotherTypeIsRefused) {
