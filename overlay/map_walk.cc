@@ -3,11 +3,13 @@
 #include "overlay/map_walk.h"
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_format.h"
 
 namespace ext2cow {
@@ -44,13 +46,27 @@ class RunCollector {
     return absl::OkStatus();
   }
 
+  // A block of the mapping itself. Each is met once, or a tree of few blocks could
+  // be walked for years.
+  absl::Status AddNode(uint64_t block, uint64_t logical) {
+    if (block <= fs_->super->s_first_data_block ||
+        block >= ext2fs_blocks_count(fs_->super)) {
+      return Damaged("an index block outside the filesystem", logical);
+    }
+    if (!nodes_.insert(block).second) {
+      return Damaged("an index block in two places", logical);
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status Damaged(const char* what, uint64_t logical) const {
     return absl::DataLossError(absl::StrFormat(
         "inode %d is damaged (%s at block %d): run e2fsck", number_, what,
         logical));
   }
 
-  // The runs, once no two of them are known to share a block of the image.
+  // The runs, once none of them is known to share a block of the image with
+  // another or with the mapping itself.
   absl::StatusOr<std::vector<FileRun>> Take() {
     std::vector<ByteRange> physical;
     physical.reserve(runs_.size());
@@ -68,6 +84,15 @@ class RunCollector {
         return Damaged("two extents share a block", 0);
       }
     }
+    for (const uint64_t node : nodes_) {
+      const uint64_t at = node * fs_->blocksize;
+      const auto next =
+          std::upper_bound(physical.begin(), physical.end(), ByteRange{at, 0},
+                           before);
+      if (next != physical.begin() && std::prev(next)->end() > at) {
+        return Damaged("an extent that holds an index block", 0);
+      }
+    }
     return std::move(runs_);
   }
 
@@ -75,6 +100,7 @@ class RunCollector {
   const ext2_filsys fs_;
   const SpaceId number_;
   std::vector<FileRun> runs_;
+  absl::flat_hash_set<uint64_t> nodes_;
   uint64_t next_ = 0;   // the first logical block not yet passed
   uint64_t total_ = 0;  // blocks
 };
@@ -93,16 +119,17 @@ absl::Status WalkExtents(ext2_filsys fs, const Ext2Io& io, SpaceId number,
     return io.Error(err, what);
   }
   const std::unique_ptr<ext2_extent_handle, FreeExtents> handle(raw);
-  // A cyclic tree could otherwise be walked for ever: no tree has more nodes
-  // than the filesystem blocks.
-  uint64_t visits = 0;
   ext2fs_extent extent;
   errcode_t err = ext2fs_extent_get(raw, EXT2_EXTENT_ROOT, &extent);
   for (; err == 0; err = ext2fs_extent_get(raw, EXT2_EXTENT_NEXT, &extent)) {
-    if (++visits > 2 * ext2fs_blocks_count(fs->super) + 16) {
-      return runs.Damaged("a cyclic extent tree", extent.e_lblk);
+    if (!(extent.e_flags & EXT2_EXTENT_FLAGS_LEAF)) {
+      if (extent.e_flags & EXT2_EXTENT_FLAGS_SECOND_VISIT) continue;
+      if (absl::Status s = runs.AddNode(extent.e_pblk, extent.e_lblk);
+          !s.ok()) {
+        return s;
+      }
+      continue;
     }
-    if (!(extent.e_flags & EXT2_EXTENT_FLAGS_LEAF)) continue;
     const FileRun::Kind kind = extent.e_flags & EXT2_EXTENT_FLAGS_UNINIT
                                    ? FileRun::Kind::kUnwritten
                                    : FileRun::Kind::kWritten;
@@ -145,10 +172,7 @@ class BlockMapWalk {
   absl::Status Visit(uint32_t block, int level, uint64_t logical) {
     if (block == 0) return absl::OkStatus();
     if (level == 0) return Data(block, logical);
-    if (block >= ext2fs_blocks_count(fs_->super) ||
-        ++tables_ > ext2fs_blocks_count(fs_->super)) {
-      return runs_.Damaged("a bad indirect block", logical);
-    }
+    if (absl::Status s = runs_.AddNode(block, logical); !s.ok()) return s;
     std::vector<uint32_t> table(fs_->blocksize / 4);
     if (errcode_t err = ext2fs_read_ind_block(fs_, block, table.data())) {
       return io_.Error(err, absl::StrFormat("blocks of inode %d", number_));
@@ -187,7 +211,6 @@ class BlockMapWalk {
   const SpaceId number_;
   RunCollector& runs_;
   uint64_t logical_ = 0, physical_ = 0, count_ = 0;  // the run being built
-  uint64_t tables_ = 0;
 };
 
 absl::StatusOr<FileMap> ReadInline(ext2_filsys fs, const Ext2Io& io,

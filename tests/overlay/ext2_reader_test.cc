@@ -140,6 +140,25 @@ TEST(Ext2ReaderImageTest, QuotaIsNoticed) {
   EXPECT_TRUE((*Ext2Reader::Open(image))->state().has_quota);
 }
 
+TEST(Ext2ReaderImageTest, AnIndexBlockHasOnePlace) {
+  ImageFile image({"-t", "ext2", "-b", "1024"}, "16M");
+  image.AddFile("f", std::string(20 << 10, 'x'));
+  const std::string told = image.Debugfs({"stat /f"});
+  const std::string index =
+      std::to_string(std::stoul(told.substr(told.find("(IND):") + 6)));
+  const auto status = [&] {
+    auto reader = *Ext2Reader::Open(image);
+    return reader->ReadFile(*reader->Resolve("f")).status();
+  };
+  ASSERT_TRUE(status().ok()) << status();
+  image.Debugfs({"sif /f block[TIND] " + index});
+  EXPECT_THAT(std::string(status().message()), HasSubstr("in two places"));
+  image.Debugfs({"sif /f block[TIND] 0", "sif /f block[3] " + index});
+  EXPECT_THAT(std::string(status().message()), HasSubstr("holds an index"));
+  image.Debugfs({"sif /f block[IND] 1000000"});
+  EXPECT_THAT(std::string(status().message()), HasSubstr("outside"));
+}
+
 TEST(Ext2ReaderImageTest, FailingMediaIsNotTakenForDamage) {
   const ImageFile image({"-t", "ext4"}, "16M");
   MemoryDevice device(image.content());
