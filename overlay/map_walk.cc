@@ -11,6 +11,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_format.h"
+#include "overlay/own_blocks.h"
 
 namespace ext2cow {
 namespace {
@@ -66,7 +67,7 @@ class RunCollector {
   }
 
   // The runs, once none of them is known to share a block of the image with
-  // another or with the mapping itself.
+  // another, with the mapping itself or with what the filesystem keeps for itself.
   absl::StatusOr<std::vector<FileRun>> Take() {
     std::vector<ByteRange> physical;
     physical.reserve(runs_.size());
@@ -84,15 +85,24 @@ class RunCollector {
         return Damaged("two extents share a block", 0);
       }
     }
+    const auto holds = [&](BlockRange blocks) {
+      const uint64_t end = blocks.end() * fs_->blocksize;
+      const auto next = std::lower_bound(physical.begin(), physical.end(),
+                                         ByteRange{end, 0}, before);
+      return next != physical.begin() &&
+             std::prev(next)->end() > blocks.first * fs_->blocksize;
+    };
     for (const uint64_t node : nodes_) {
-      const uint64_t at = node * fs_->blocksize;
-      const auto next =
-          std::upper_bound(physical.begin(), physical.end(), ByteRange{at, 0},
-                           before);
-      if (next != physical.begin() && std::prev(next)->end() > at) {
-        return Damaged("an extent that holds an index block", 0);
-      }
+      if (holds({node, 1})) return Damaged("an extent over an index block", 0);
     }
+    bool holds_own = false;
+    for (uint32_t group = 0; group < fs_->group_desc_count && !runs_.empty();
+         ++group) {
+      ForEachOwnBlocks(fs_, group, [&](BlockRange own) {
+        holds_own = holds_own || holds(own);
+      });
+    }
+    if (holds_own) return Damaged("an extent over the filesystem's own blocks", 0);
     return std::move(runs_);
   }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "overlay/own_blocks.h"
 
 namespace ext2cow {
 namespace {
@@ -108,7 +109,27 @@ absl::Status BlockBitmaps::ReadBits(uint32_t group,
           static_cast<int>(EXT2_CLUSTERS_PER_GROUP(fs_->super) / 8))) {
     return io_.Error(EXT2_ET_BLOCK_BITMAP_CSUM_INVALID, what);
   }
-  return absl::OkStatus();
+  return CheckOwn(group, bits);
+}
+
+// A bitmap that calls the filesystem's own blocks free would have files written
+// over them.
+absl::Status BlockBitmaps::CheckOwn(uint32_t group,
+                                    const std::vector<uint8_t>& bits) const {
+  const uint64_t first = ext2fs_group_first_block2(fs_, group);
+  bool is_free = false;
+  ForEachOwnBlocksIn(fs_, group, [&](BlockRange own) {
+    for (uint64_t block = own.first; block < own.end(); ++block) {
+      is_free = is_free || !Used(bits, static_cast<uint32_t>(
+                                           (block - first) >>
+                                           fs_->cluster_ratio_bits));
+    }
+  });
+  if (!is_free) return absl::OkStatus();
+  return absl::DataLossError(absl::StrFormat(
+      "the block bitmap of group %d calls the filesystem's own blocks free: run "
+      "e2fsck",
+      group));
 }
 
 // A group whose bitmap was never written holds nothing but its own metadata.

@@ -72,6 +72,7 @@ class BlockBitmaps {
   };
   absl::StatusOr<Group*> Load(uint32_t group);
   absl::Status ReadBits(uint32_t group, std::vector<uint8_t>& bits);
+  absl::Status CheckOwn(uint32_t group, const std::vector<uint8_t>& bits) const;
   absl::Status InitBits(uint32_t group, std::vector<uint8_t>& bits);
   absl::Status Mark(uint64_t block, uint64_t clusters, bool used);
   void Account(uint64_t block, uint64_t clusters, int in_use);

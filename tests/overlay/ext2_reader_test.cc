@@ -154,9 +154,27 @@ TEST(Ext2ReaderImageTest, AnIndexBlockHasOnePlace) {
   image.Debugfs({"sif /f block[TIND] " + index});
   EXPECT_THAT(std::string(status().message()), HasSubstr("in two places"));
   image.Debugfs({"sif /f block[TIND] 0", "sif /f block[3] " + index});
-  EXPECT_THAT(std::string(status().message()), HasSubstr("holds an index"));
+  EXPECT_THAT(std::string(status().message()), HasSubstr("over an index"));
   image.Debugfs({"sif /f block[IND] 1000000"});
   EXPECT_THAT(std::string(status().message()), HasSubstr("outside"));
+}
+
+TEST(Ext2ReaderImageTest, TheFilesystemsOwnBlocksAreNoFiles) {
+  ImageFile image({"-t", "ext2", "-b", "1024"}, "16M");
+  image.AddFile("f", "content");
+  const std::string told = image.Debugfs({"stats"});
+  for (const char* what :
+       {"block bitmap at ", "inode bitmap at ", "inode table at "}) {
+    const std::string block = std::to_string(
+        std::stoul(told.substr(told.find(what) + std::strlen(what))));
+    image.Debugfs({"sif /f block[0] " + block});
+    auto reader = *Ext2Reader::Open(image);
+    EXPECT_THAT(std::string(reader->ReadFile(*reader->Resolve("f"))
+                                .status()
+                                .message()),
+                HasSubstr("own blocks"))
+        << what;
+  }
 }
 
 TEST(Ext2ReaderImageTest, FailingMediaIsNotTakenForDamage) {

@@ -367,6 +367,20 @@ TEST(PlannerTest, ABlockBitmapThatCallsUsedBlocksFreeIsDamage) {
   EXPECT_EQ(bench.MakePlan().status().code(), absl::StatusCode::kDataLoss);
 }
 
+TEST(PlannerTest, ABlockBitmapThatCallsTheInodeTableFreeIsDamage) {
+  for (const char* type : {"ext2", "ext4"}) {
+    PlanBench bench({"-t", type, "-b", "1024", "-g", "1024"}, "8M");
+    bench.AddFile("f", std::string(8 * kBlockSize, '\0'));
+    const std::string told = bench.image().Debugfs({"stats"});
+    const std::string what = "inode table at ";
+    const uint64_t table = std::stoul(told.substr(told.find(what) + what.size()));
+    bench.image().Debugfs({"freeb " + std::to_string(table + 3)});
+    bench.Write("f", {0, 8}, 2);
+    EXPECT_EQ(bench.MakePlan().status().code(), absl::StatusCode::kDataLoss)
+        << type;
+  }
+}
+
 TEST(PlannerTest, DamagedMetadataNeverCrashes) {
   for (const char* type : {"ext2", "ext4"}) {
     PlanBench bench({"-t", type, "-b", "1024", "-O", "^has_journal"}, "4M");
