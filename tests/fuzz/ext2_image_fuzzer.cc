@@ -16,7 +16,9 @@
 #include <utility>
 #include <vector>
 
+#include "overlay/ext2_io.h"
 #include "overlay/ext2_reader.h"
+#include "overlay/own_blocks.h"
 #include "replay/planner.h"
 #include "tests/fuzz/require.h"
 #include "txn/read_set.h"
@@ -30,6 +32,7 @@ namespace {
 
 using fuzz::Require;
 
+constexpr size_t kUnit = 1024;
 constexpr time_t kNow = 1'700'000'000;
 constexpr const char* kPaths[] = {"/f",    "/sparse", "/d/deep", "/link",
                                   "/long", "/u",      "/i",      "/d"};
@@ -63,18 +66,51 @@ class MemoryImage : public ByteReader {
   std::vector<std::pair<uint64_t, std::string>> replaced_;
 };
 
+// The blocks of an image that are the filesystem's own, in kUnits.
+BlockSet OwnBlocks(const ByteReader& image) {
+  BlockSet own;
+  Ext2ReadIo io(image);
+  const auto fs = OpenExt2(io, 0);
+  if (!fs.ok()) return own;
+  const uint64_t units = (*fs)->blocksize / kUnit;
+  for (uint32_t group = 0; group < (*fs)->group_desc_count; ++group) {
+    ForEachOwnBlocksIn(fs->get(), group, [&](BlockRange blocks) {
+      own.AddRange({blocks.first * units, blocks.count * units});
+    });
+  }
+  return own;
+}
+
 struct SeedImage {
   std::string content;
   // Where damage hurts: the blocks that are neither empty nor file data, which
-  // the seeds fill with one byte.
-  std::vector<uint32_t> metadata;
+  // the seeds fill with one byte; and what decides most, the superblock's fields
+  // and the inodes of files.
+  std::vector<uint64_t> metadata, fields;
 };
 
-constexpr size_t kUnit = 1024;
+constexpr size_t kFields = 128;  // bytes: an inode, or half of what is used of
+                                 // the superblock
+constexpr SpaceId kInodes[] = {2, 11, 12, 13, 14, 15, 16, 17, 18, 19};
 
 std::vector<SeedImage>& Images() {
   static std::vector<SeedImage> images;
   return images;
+}
+
+void FindFields(SeedImage* seed) {
+  const MemoryImage image(&seed->content);
+  Ext2ReadIo io(image);
+  const auto fs = OpenExt2(io, 0);
+  Require(fs.ok(), "a seed image opens");
+  seed->fields = {kSuperblockOffset, kSuperblockOffset + kFields};
+  for (const SpaceId inode : kInodes) {
+    const uint32_t per_group = EXT2_INODES_PER_GROUP((*fs)->super);
+    seed->fields.push_back(
+        ext2fs_inode_table_loc(fs->get(), (inode - 1) / per_group) *
+            (*fs)->blocksize +
+        (inode - 1) % per_group * EXT2_INODE_SIZE((*fs)->super));
+  }
 }
 
 SeedImage LoadImage(const std::filesystem::path& path) {
@@ -86,9 +122,10 @@ SeedImage LoadImage(const std::filesystem::path& path) {
   for (size_t at = 0; at + kUnit <= image.content.size(); at += kUnit) {
     const char* unit = image.content.data() + at;
     if (std::memcmp(unit, unit + 1, kUnit - 1) != 0) {
-      image.metadata.push_back(static_cast<uint32_t>(at));
+      image.metadata.push_back(at);
     }
   }
+  FindFields(&image);
   return image;
 }
 
@@ -187,7 +224,7 @@ void CheckAgainstMap(const DataRun& run, const FileMap& map) {
 
 // `maps`: of all files that were changed, as of the generation before.
 void CheckPlan(const Plan& plan, Maps maps, const FilesystemState& state,
-               uint64_t image_size, Sharing sharing) {
+               uint64_t image_size, const BlockSet& own, Sharing sharing) {
   const uint64_t size = plan.fs_block_size;
   const uint64_t end = std::min(state.size, image_size);
   for (const auto& map : plan.new_maps) {
@@ -204,6 +241,8 @@ void CheckPlan(const Plan& plan, Maps maps, const FilesystemState& state,
     next = run.physical + run.length;
     const uint64_t first = run.physical / size;
     data.AddRange({first, (next - 1) / size - first + 1});
+    Require(!own.Intersects({run.physical / kUnit, run.length / kUnit}),
+            "data spares the filesystem's own blocks");
     if (run.inode != 0) {
       Require(maps.contains(run.inode), "data only of what was changed");
       CheckAgainstMap(run, *maps[run.inode]);
@@ -252,19 +291,21 @@ void PlanChanges(MemoryImage* image, const Maps& files,
             plan.status().ToString());
     return;
   }
-  CheckPlan(*plan, files, state, image->size(),
+  CheckPlan(*plan, files, state, image->size(), OwnBlocks(*image),
             damaged ? Sharing::kPossible : Sharing::kRefused);
   if (!damaged) ReadBack(*plan, image);
 }
 
 void Damage(const SeedImage& seed, MemoryImage* image,
             FuzzedDataProvider* input) {
-  const size_t unit =
-      seed.metadata[input->ConsumeIntegral<uint16_t>() % seed.metadata.size()];
-  const size_t offset = input->ConsumeIntegralInRange<size_t>(0, kUnit - 1);
+  const bool field = input->ConsumeBool();
+  const std::vector<uint64_t>& parts = field ? seed.fields : seed.metadata;
+  const size_t part_size = field ? kFields : kUnit;
+  const uint64_t part = parts[input->ConsumeIntegral<uint16_t>() % parts.size()];
+  const size_t offset = input->ConsumeIntegralInRange<size_t>(0, part_size - 1);
   const std::string bytes =
       input->ConsumeBytesAsString(input->ConsumeIntegralInRange<size_t>(1, 8));
-  image->Replace(unit + offset, bytes.substr(0, kUnit - offset));
+  image->Replace(part + offset, bytes.substr(0, part_size - offset));
 }
 
 void Fuzz(FuzzedDataProvider* input) {
