@@ -312,7 +312,7 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   {
     absl::MutexLock lock(&mu_);
     if (!catalog_.NewestNeededBeside(generation->session, options_.history)) {
-      pins_held_ = true;  // until Publish: nobody opens what can't be undone
+      pins_held_ = true;  // until Record ends: nobody opens what can't be undone
       return nullptr;
     }
     for (const GenerationRecord* later :
@@ -384,14 +384,17 @@ GenerationRecord EngineImpl::Describe(const Session& session,
   return generation;
 }
 
-absl::Status EngineImpl::CommitPoint(Session* session,
-                                     const GenerationRecord& generation,
-                                     const CommitRecord& record, bool undone) {
+absl::Status EngineImpl::CommitPoint(
+    Session* session, const GenerationRecord& generation,
+    const std::shared_ptr<const CommitRecord>& record,
+    std::shared_ptr<Stack> undo,
+    const std::vector<std::shared_ptr<const FileMap>>* new_maps) {
+  auto redo = MakeRedo(record);
   absl::MutexLock lock(&mu_);
   IdentityRecord identity = catalog_.identity();
   identity.newest = generation.number;
-  if (!undone) identity.oldest = generation.number;
-  identity.superblock = record.superblock_after;
+  if (undo == nullptr) identity.oldest = generation.number;
+  identity.superblock = record->superblock_after;
   rocksdb::WriteBatch batch;
   batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
   batch.Put(IdentityKey(), EncodeIdentity(identity));
@@ -404,22 +407,23 @@ absl::Status EngineImpl::CommitPoint(Session* session,
   }
   absl::Status status = store_->Write(&batch, /*sync=*/true);
   if (!status.ok()) return status;
+  // Whoever finds the new generation in the catalog reads it at once:
+  //
+  //   committer                         client
+  //   catalog says newest = g + 1
+  //                                     opens g + 1, reads the device: g
+  //   AddRedo(g + 1)
+  if (undo != nullptr) image_->PublishUndo(generation.number, std::move(undo));
+  image_->AddRedo(generation.number, std::move(redo));
+  if (new_maps != nullptr) maps_->Advance(generation.number, *new_maps);
   catalog_.PutGeneration(generation);
   catalog_.PutIdentity(std::move(identity));
   if (session != nullptr) catalog_.PutSession(std::move(moved));
   return absl::OkStatus();
 }
 
-absl::Status EngineImpl::Publish(
-    Session* session, const GenerationRecord& generation,
-    std::shared_ptr<const CommitRecord> record, std::shared_ptr<Stack> undo,
-    const std::vector<std::shared_ptr<const FileMap>>* new_maps) {
-  if (undo != nullptr) image_->PublishUndo(generation.number, std::move(undo));
-  image_->AddRedo(generation.number, MakeRedo(record));
-  if (new_maps != nullptr) maps_->Advance(generation.number, *new_maps);
-  pending_.push_back(std::move(record));
-  if (session == nullptr) return absl::OkStatus();
-  session->gate.AssertHeld();
+absl::Status EngineImpl::FollowCommit(Session* session,
+                                      const GenerationRecord& generation) {
   absl::Status status = MoveTo(session, generation.number);
   absl::MutexLock lock(&mu_);
   if (session->life.connections > 0) {
@@ -445,10 +449,12 @@ absl::Status EngineImpl::Record(
   generation->redo_pieces = *pieces;
   absl::MutexLockMaybe gate(session != nullptr ? &session->gate : nullptr);
   absl::Status status =
-      CommitPoint(session, *generation, *record, *undo != nullptr);
+      CommitPoint(session, *generation, record, *std::move(undo), new_maps);
   if (!status.ok()) return status;
-  return Publish(session, *generation, std::move(record), *std::move(undo),
-                 new_maps);
+  pending_.push_back(std::move(record));
+  if (session == nullptr) return absl::OkStatus();
+  session->gate.AssertHeld();
+  return FollowCommit(session, *generation);
 }
 
 Generation EngineImpl::StageOldGenerations(rocksdb::WriteBatch* batch) {

@@ -175,14 +175,17 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::StatusOr<std::shared_ptr<Stack>> WriteUndo(
       const CommitRecord& record, GenerationRecord* generation);
-  absl::Status CommitPoint(Session* session, const GenerationRecord& generation,
-                           const CommitRecord& record, bool undone)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  absl::Status Publish(
+  // Names the commit and publishes it. `undo`: null when nobody needs it.
+  absl::Status CommitPoint(
       Session* session, const GenerationRecord& generation,
-      std::shared_ptr<const CommitRecord> record, std::shared_ptr<Stack> undo,
+      const std::shared_ptr<const CommitRecord>& record,
+      std::shared_ptr<Stack> undo,
       const std::vector<std::shared_ptr<const FileMap>>* new_maps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // The session that was committed goes on from what it made.
+  absl::Status FollowCommit(Session* session,
+                            const GenerationRecord& generation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
   absl::Status ApplyPending(const Progress& progress)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Stages what no generation that is still needed has a use for, and does it
