@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "tests/support/http_server.h"
 #include "tests/support/server_fixture.h"
 
 namespace ext2cow::test {
@@ -97,6 +98,21 @@ TEST_F(ServingTest, RemotePlugin) {
   EXPECT_EQ(remote.Stop(), 0);
   EXPECT_EQ(Dump().substr(0, 6), "remote");
   ExpectClean();
+}
+
+TEST_F(ServingTest, ImageOnAWebServer) {
+  const std::string socket = dir_ / "http.sock";
+  const HttpServer web(socket, ReadFileBytes(image_));
+  ServerOptions options = Options({"unix-socket-path=" + socket});
+  options.plugin = "curl";
+  options.parameters[0] = "url=http://localhost/fs.img";
+  StartWith(options);
+  EXPECT_EQ(Connect("s").ReadAll(), original_);
+  EXPECT_EQ(Connect("s").Write(0, "kept"), 0);
+  const ProcessResult result = Commit({"s"});
+  EXPECT_EQ(result.status, 1) << result.out;
+  EXPECT_THAT(result.err, HasSubstr("can't flush"));
+  EXPECT_EQ(Connect("s").Read(0, 4), "kept");
 }
 
 TEST_F(ServingTest, OverTlsWithAPresharedKey) {
