@@ -11,12 +11,15 @@
 
 namespace ext2cow {
 
-void DeleteLayer(rocksdb::WriteBatch* batch, LayerId layer) {
+absl::Status DeleteLayer(const Store& store, rocksdb::WriteBatch* batch,
+                         LayerId layer) {
+  absl::Status status;
   for (const KeyType type :
        {KeyType::kRow, KeyType::kChunk, KeyType::kZeroRun}) {
-    Store::DeletePrefix(batch, LayerPrefix(type, layer));
+    status.Update(store.DeletePrefix(batch, LayerPrefix(type, layer)));
   }
   batch->Delete(LayerMark(layer));
+  return status;
 }
 
 absl::Status RemoveLayerFiles(Store* store,

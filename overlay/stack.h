@@ -123,7 +123,8 @@ class Stack {
 // Adds to `batch` the deletion of everything that the store keeps of a layer
 // (records and rows). RemoveLayerFiles unlinks the data files of layers that
 // nothing durable names.
-void DeleteLayer(rocksdb::WriteBatch* batch, LayerId layer);
+absl::Status DeleteLayer(const Store& store, rocksdb::WriteBatch* batch,
+                         LayerId layer);
 absl::Status RemoveLayerFiles(Store* store, absl::Span<const LayerId> layers);
 // The layers that the store has records or files of.
 absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store);

@@ -81,9 +81,9 @@ class Store {
       const std::string& prefix,
       absl::FunctionRef<absl::Status(std::string_view key,
                                      std::string_view value)> visit) const;
-  // Deletes every key that starts with `prefix`.
-  static void DeletePrefix(rocksdb::WriteBatch* batch,
-                           const std::string& prefix);
+  // Deletes every key that starts with `prefix` and is there now.
+  absl::Status DeletePrefix(rocksdb::WriteBatch* batch,
+                            const std::string& prefix) const;
 
   BlockFiles& files() { return *files_; }
 

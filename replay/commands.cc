@@ -401,8 +401,9 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
     GenerationRecord done = record;  // what is there is what was adopted
     done.applied = true;
     done.source_layers.clear();
+    done.redo_pieces = 0;
     batch.Put(GenerationKey(number), EncodeGeneration(done));
-    DeletePieces(&batch, number);
+    DeletePieces(&batch, number, record.redo_pieces);
     settled.push_back(std::move(done));
   }
   batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));

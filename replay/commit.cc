@@ -515,11 +515,11 @@ absl::Status EngineImpl::MarkApplied(Generation number) {
   const std::vector<LayerId> sources =
       std::exchange(generation.source_layers, {});
   generation.applied = true;
-  generation.redo_pieces = 0;
+  const uint32_t pieces = std::exchange(generation.redo_pieces, 0);
   absl::MutexLockMaybe gate(live != nullptr ? &live->gate : nullptr);
   absl::MutexLock lock(&mu_);
   rocksdb::WriteBatch batch;
-  DeletePieces(&batch, number);
+  DeletePieces(&batch, number, pieces);
   batch.Put(GenerationKey(number), EncodeGeneration(generation));
   SessionRecord session;
   const SessionRecord* known = catalog_.FindSession(generation.session);
@@ -550,7 +550,10 @@ absl::Status EngineImpl::FinishApplied() {
   catalog_.PutIdentity(std::move(identity));
   rocksdb::WriteBatch batch;
   const Generation oldest = StageOldGenerations(&batch);
-  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  // Not synced: who loses it to a power cut applies the commits once more, from
+  // the layers and pieces that then are there still. What they are freed for
+  // comes after the next sync.
+  absl::Status status = store_->Write(&batch, /*sync=*/false);
   if (!status.ok()) return status;
   image_->ClearRedo();
   ForgetOldGenerations(oldest);

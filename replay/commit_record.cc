@@ -178,8 +178,11 @@ absl::Status ReadPieces(const Store& store, uint32_t pieces,
   return absl::OkStatus();
 }
 
-void DeletePieces(rocksdb::WriteBatch* batch, Generation generation) {
-  Store::DeletePrefix(batch, PiecePrefix(generation));
+void DeletePieces(rocksdb::WriteBatch* batch, Generation generation,
+                  uint32_t pieces) {
+  for (uint32_t piece = 0; piece < pieces; ++piece) {
+    batch->Delete(PieceKey(generation, piece));
+  }
 }
 
 absl::Status DeleteStrayPieces(Store* store,

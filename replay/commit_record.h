@@ -47,7 +47,8 @@ BlockSet ChangedBlocks(const CommitRecord& record);
 absl::StatusOr<uint32_t> WritePieces(Store* store, const CommitRecord& record);
 absl::Status ReadPieces(const Store& store, uint32_t pieces,
                         CommitRecord* record);
-void DeletePieces(rocksdb::WriteBatch* batch, Generation generation);
+void DeletePieces(rocksdb::WriteBatch* batch, Generation generation,
+                  uint32_t pieces);
 // Deletes the pieces of every generation but those.
 absl::Status DeleteStrayPieces(Store* store, const std::set<Generation>& keep);
 

@@ -196,7 +196,7 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Lets go of the undo data and records that no pin and no history needs.
   absl::Status DropOldGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // Not synced; FinishApplied is.
+  // Durable with the next synced write, like FinishApplied.
   absl::Status MarkApplied(Generation number)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::Status FinishApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);

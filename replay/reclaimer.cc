@@ -4,9 +4,16 @@
 
 #include <utility>
 
+#include "absl/time/time.h"
 #include "overlay/stack.h"
 
 namespace ext2cow {
+namespace {
+
+// Many commits' layers share a sync.
+constexpr absl::Duration kPatience = absl::Milliseconds(500);
+
+}  // namespace
 
 Reclaimer::Reclaimer(Store* store, std::function<void(const std::string&)> log)
     : store_(store), log_(std::move(log)), thread_([this] { Run(); }) {}
@@ -29,7 +36,9 @@ void Reclaimer::Await() {
     mu_.AssertReaderHeld();
     return waiting_.empty() && !busy_;
   };
-  absl::MutexLock lock(&mu_, absl::Condition(&done));
+  absl::MutexLock lock(&mu_);
+  hurry_ = true;
+  mu_.Await(absl::Condition(&done));
 }
 
 void Reclaimer::Run() {
@@ -37,11 +46,17 @@ void Reclaimer::Run() {
     mu_.AssertReaderHeld();
     return !waiting_.empty() || stopping_;
   };
+  const auto hurried = [this] {
+    mu_.AssertReaderHeld();
+    return hurry_ || stopping_;
+  };
   for (;;) {
     std::vector<LayerId> layers;
     {
       absl::MutexLock lock(&mu_, absl::Condition(&ready));
       if (waiting_.empty()) return;
+      mu_.AwaitWithTimeout(absl::Condition(&hurried), kPatience);
+      hurry_ = false;
       layers.swap(waiting_);
       busy_ = true;
     }
@@ -55,8 +70,12 @@ void Reclaimer::Run() {
 
 absl::Status Reclaimer::Remove(const std::vector<LayerId>& layers) {
   rocksdb::WriteBatch batch;
-  for (LayerId layer : layers) DeleteLayer(&batch, layer);
-  absl::Status status = store_->Write(&batch, /*sync=*/false);
+  absl::Status status;
+  for (LayerId layer : layers) {
+    status.Update(DeleteLayer(*store_, &batch, layer));
+  }
+  // Synced: what no longer names the layers came before it.
+  if (status.ok()) status = store_->Write(&batch, /*sync=*/true);
   if (status.ok()) status = RemoveLayerFiles(store_, layers);
   return status;
 }

@@ -17,8 +17,9 @@ namespace ext2cow {
 
 // Removes layers that nothing names any more, in a thread of its own: to unlink a
 // file of scattered blocks takes the disk's filesystem seconds (measured on ext4:
-// 3 s for 128 MiB of random 4K blocks), and nobody needs to wait for it. What a
-// crash leaves over is removed by the next start. Thread-safe.
+// 3 s for 128 MiB of random 4K blocks), and nobody needs to wait for it. Lets
+// layers gather for a moment. What a crash leaves over is removed by the next
+// start. Thread-safe.
 class Reclaimer {
  public:
   // `store` outlives it; `log` gets one line an error.
@@ -26,7 +27,7 @@ class Reclaimer {
   // Removes what was added before.
   ~Reclaimer();
 
-  // What no longer names the layers is durable.
+  // What no longer names the layers is written, and need not be synced.
   void Add(const std::vector<LayerId>& layers);
   // Until all that was added before is removed.
   void Await();
@@ -40,6 +41,7 @@ class Reclaimer {
   absl::Mutex mu_;
   std::vector<LayerId> waiting_ ABSL_GUARDED_BY(mu_);
   bool busy_ ABSL_GUARDED_BY(mu_) = false;
+  bool hurry_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;  // the last member: uses those above
 };

@@ -129,8 +129,11 @@ absl::Status EngineImpl::RemoveStrays() {
   }
   if (strays.empty()) return absl::OkStatus();
   rocksdb::WriteBatch batch;
-  for (LayerId layer : strays) DeleteLayer(&batch, layer);
-  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  absl::Status status;
+  for (LayerId layer : strays) {
+    status.Update(DeleteLayer(*store_, &batch, layer));
+  }
+  if (status.ok()) status = store_->Write(&batch, /*sync=*/true);
   if (status.ok()) status = RemoveLayerFiles(store_.get(), strays);
   return status;
 }

@@ -47,6 +47,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     if (const auto live = live_.find(name); live != live_.end()) {
       ++live->second->life.users;
       if (connection) ++live->second->life.connections;
+      live->second->life.was_connected |= connection;
       return live->second;
     }
     const SessionRecord* known = catalog_.FindSession(name);
@@ -73,6 +74,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
                                         options_.max_session);
     session->life.users = 1;
     session->life.connections = connection ? 1 : 0;
+    session->life.was_connected = connection;
     session->life.anonymous = record.anonymous;
     session->life.from_connection = record.from_connection;
     session->life.pinned = record.generation;
@@ -212,7 +214,9 @@ absl::Status EngineImpl::Unload(Session* session) {
   record.marked.clear();
   record.reads = session->reads.Snapshot();
   if (anonymous) record.anonymous = false;  // kept under its generated name
-  status = SaveSession(std::move(record), /*sync=*/true);
+  // What commands alone changed, they made durable themselves; the rest (a read
+  // set that got smaller) may come back.
+  status = SaveSession(std::move(record), session->life.was_connected);
   if (status.ok()) session->stack.reset();
   return status;
 }

@@ -92,6 +92,7 @@ class Session {
   struct Life {
     int users = 0;        // connections and commands; the last one unloads it
     int connections = 0;
+    bool was_connected = false;  // since it was loaded
     bool busy = true;      // being loaded or unloaded: wait
     bool anonymous = false;
     bool from_connection = false;

@@ -146,7 +146,9 @@ class ModelTest : public StackTest, public testing::WithParamInterface<int> {
     rocksdb::WriteBatch batch;
     std::vector<LayerId> gone(layers_.begin(),
                               layers_.end() - static_cast<long>(keep));
-    for (const LayerId layer : gone) DeleteLayer(&batch, layer);
+    for (const LayerId layer : gone) {
+      ASSERT_TRUE(DeleteLayer(*store_, &batch, layer).ok());
+    }
     ASSERT_TRUE(store_->Write(&batch, true).ok());
     for (const LayerId layer : gone) {
       ASSERT_TRUE(RemoveLayerFiles(store_.get(), {layer}).ok());

@@ -177,7 +177,7 @@ TEST_F(StackTest, LayersComeAndGoWithTheirRecords) {
   EXPECT_EQ(*ListLayers(store_.get()), (std::vector<LayerId>{a, b}));
   EXPECT_EQ(LayerChanges(store_.get(), a)->at(kFile).Count(), 256u);
   rocksdb::WriteBatch batch;
-  DeleteLayer(&batch, a);
+  ASSERT_TRUE(DeleteLayer(*store_, &batch, a).ok());
   ASSERT_TRUE(store_->Write(&batch, true).ok());
   ASSERT_TRUE(RemoveLayerFiles(store_.get(), {a}).ok());
   EXPECT_EQ(*ListLayers(store_.get()), std::vector<LayerId>{b});

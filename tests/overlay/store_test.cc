@@ -85,7 +85,9 @@ TEST(StoreTest, DeletePrefixLeavesTheNeighbours) {
   for (const char* key : {"Ta", "Tb", "Tb1", "Tb\xff", "Tc"}) {
     batch.Put(key, "");
   }
-  Store::DeletePrefix(&batch, "Tb");
+  ASSERT_TRUE(store->Write(&batch, true).ok());
+  batch.Clear();
+  ASSERT_TRUE(store->DeletePrefix(&batch, "Tb").ok());
   ASSERT_TRUE(store->Write(&batch, true).ok());
   EXPECT_EQ(KeysOf(*store, "T"), "Ta Tc ");
 }
@@ -97,9 +99,25 @@ TEST(StoreTest, DeletePrefixKnowsPrefixesThatEndInFF) {
   for (const char* key : {"T\xfe", "T\xff", "T\xff\xff", "U"}) {
     batch.Put(key, "");
   }
-  Store::DeletePrefix(&batch, "T\xff");
+  ASSERT_TRUE(store->Write(&batch, true).ok());
+  batch.Clear();
+  ASSERT_TRUE(store->DeletePrefix(&batch, "T\xff").ok());
   ASSERT_TRUE(store->Write(&batch, true).ok());
   EXPECT_EQ(KeysOf(*store, "T"), "T\xfe ");
+  EXPECT_EQ(KeysOf(*store, "U"), "U ");
+}
+
+TEST(StoreTest, DeletePrefixDeletesMany) {
+  TempDir dir;
+  auto store = OpenStore(dir / "store");
+  rocksdb::WriteBatch batch;
+  for (int i = 0; i < 5000; ++i) batch.Put(absl::StrCat("T", i), "");
+  batch.Put("U", "");
+  ASSERT_TRUE(store->Write(&batch, true).ok());
+  batch.Clear();
+  ASSERT_TRUE(store->DeletePrefix(&batch, "T").ok());
+  ASSERT_TRUE(store->Write(&batch, true).ok());
+  EXPECT_EQ(KeysOf(*store, "T"), "");
   EXPECT_EQ(KeysOf(*store, "U"), "U ");
 }
 
