@@ -140,6 +140,7 @@ absl::StatusOr<Json> EngineImpl::Snapshot(const Json& params) {
   snapshot.generation = (*session)->generation;
   snapshot.layers = *std::move(below);
   snapshot.time = Now();
+  snapshot.changed_bytes = record.changed_bytes;
   snapshot.reads = (*session)->reads.Snapshot();
   record.snapshots.push_back(std::move(snapshot));
   if (absl::Status s = SaveSession(record, /*sync=*/true); !s.ok()) return s;
@@ -169,6 +170,7 @@ absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
   record->generation = it->generation;
   record->layers = it->layers;
   record->layers.push_back(*layer);
+  record->changed_bytes = it->changed_bytes;
   record->reads = it->reads;
   record->marked.clear();
   record->snapshots.erase(it + 1, record->snapshots.end());
@@ -218,7 +220,7 @@ absl::StatusOr<Json> EngineImpl::Clone(const Json& params) {
     clone.layers = snapshot->layers;
     clone.generation = snapshot->generation;
     clone.reads = snapshot->reads;
-    clone.changed_bytes = from->changed_bytes;
+    clone.changed_bytes = snapshot->changed_bytes;
   }
   if (catalog_.FindSession(*name) != nullptr || live_.contains(*name)) {
     return absl::AlreadyExistsError(

@@ -76,6 +76,7 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
   if (absl::Status status = RemoveStrays(); !status.ok()) return status;
+  MeasureMarked();
   if (options_.serving) ticker_ = std::thread([this] { Tick(); });
   return absl::OkStatus();
 }

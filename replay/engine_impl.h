@@ -89,6 +89,8 @@ class EngineImpl : public Engine {
   void Refuse(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Recover();
   absl::Status RemoveStrays();
+  // What sessions held that a crash kept from saying so.
+  void MeasureMarked();
   void Tick();
   void CheckSuperblockNow();
   void CollectGenerations();

@@ -100,6 +100,21 @@ absl::Status EngineImpl::Recover() {
   return absl::OkStatus();
 }
 
+void EngineImpl::MeasureMarked() {
+  absl::MutexLock lock(&mu_);
+  std::vector<SessionRecord> measured;
+  for (const auto& [name, record] : catalog_.sessions()) {
+    if (record.marked.empty() || record.layers.empty()) continue;
+    auto stack = Stack::Open(store_.get(), record.layers, {.read_only = true});
+    if (!stack.ok()) continue;  // its next use says what is wrong
+    measured.push_back(record);
+    measured.back().changed_bytes = (*stack)->ChangedBytes();
+  }
+  for (SessionRecord& record : measured) {
+    catalog_.PutSession(std::move(record));
+  }
+}
+
 absl::Status EngineImpl::RemoveStrays() {
   auto layers = ListLayers(store_.get());
   if (!layers.ok()) return layers.status();

@@ -43,7 +43,7 @@ absl::StatusOr<BlockSets> GetSets(RecordReader* r) {
 void PutSnapshot(RecordWriter* w, const SnapshotRecord& snapshot) {
   w->Bytes(snapshot.name).U64(snapshot.generation);
   PutLayers(w, snapshot.layers);
-  w->U64(static_cast<uint64_t>(snapshot.time));
+  w->U64(static_cast<uint64_t>(snapshot.time)).U64(snapshot.changed_bytes);
   PutSets(w, snapshot.reads);
 }
 
@@ -53,6 +53,7 @@ absl::StatusOr<SnapshotRecord> GetSnapshot(RecordReader* r) {
   snapshot.generation = r->U64();
   snapshot.layers = GetLayers(r);
   snapshot.time = static_cast<int64_t>(r->U64());
+  snapshot.changed_bytes = r->U64();
   absl::StatusOr<BlockSets> reads = GetSets(r);
   if (!reads.ok()) return reads.status();
   snapshot.reads = *std::move(reads);

@@ -23,6 +23,7 @@ struct SnapshotRecord {
   Generation generation = 0;
   std::vector<LayerId> layers;  // oldest first, all frozen
   int64_t time = 0;             // seconds since 1970
+  uint64_t changed_bytes = 0;
   BlockSets reads;
 };
 

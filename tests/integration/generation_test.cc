@@ -250,5 +250,29 @@ TEST_F(GenerationTest, StaleSessionsAreListedAndRemovableButNeverRead) {
   EXPECT_EQ(CommitJson({"s"})["result"], "committed");
 }
 
+// Its record says what it held when it was made: nothing.
+TEST_F(GenerationTest, ASessionThatACrashLeftBehindIsStaleTooAfterAdopt) {
+  Do({"create", "s"});
+  NbdClient client = Connect("s");
+  EXPECT_EQ(client.Write(0, "mine"), 0);
+  EXPECT_EQ(client.Flush(), 0);
+  server_->Kill();
+  Debugfs("set_super_value volume_name changed");
+  EXPECT_EQ(Json({"adopt", "--image", image_})["stale_sessions"],
+            json({"s"}));
+}
+
+// It has changes of its own although its source has none left.
+TEST_F(GenerationTest, ACloneOfASnapshotIsStaleTooAfterAdopt) {
+  Write("s", 0, "mine");
+  Do({"snapshot", "s", "first"});
+  EXPECT_EQ(CommitJson({"s"})["result"], "committed");
+  Do({"clone", "s@first", "twin"});
+  EXPECT_EQ(server_->Stop(), 0);
+  Debugfs("set_super_value volume_name changed");
+  EXPECT_EQ(Json({"adopt", "--image", image_})["stale_sessions"],
+            json({"s", "twin"}));
+}
+
 }  // namespace
 }  // namespace ext2cow::test

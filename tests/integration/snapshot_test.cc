@@ -183,6 +183,17 @@ TEST_F(SnapshotTest, RemovedSnapshotLeavesTheSession) {
   EXPECT_EQ(Tool({"rm", "s@first"}).status, 1);
 }
 
+TEST_F(SnapshotTest, ChangedBytesAreThoseOfTheSnapshotGoneBackTo) {
+  Write("s", 0, RandomBytes(2, 16'384));
+  Do({"snapshot", "s", "first"});
+  Write("s", 65'536, RandomBytes(3, 8192));
+  Do({"clone", "s@first", "twin"});
+  EXPECT_EQ(Json({"info", "twin"})["changed_bytes"], 16'384);
+  EXPECT_EQ(Json({"info", "s"})["changed_bytes"], 24'576);
+  Do({"rollback", "s", "first"});
+  EXPECT_EQ(Json({"info", "s"})["changed_bytes"], 16'384);
+}
+
 TEST_F(SnapshotTest, EverythingWorksOffline) {
   Write("s", 0, "one");
   EXPECT_EQ(server_->Stop(), 0);

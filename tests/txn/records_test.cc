@@ -26,6 +26,7 @@ SessionRecord FullSession() {
   snapshot.name = "clean";
   snapshot.generation = 40;
   snapshot.layers = {3};
+  snapshot.changed_bytes = 4096;
   snapshot.reads[13].Add(5);
   record.snapshots = {snapshot};
   return record;
@@ -37,6 +38,7 @@ TEST(RecordsTest, ASessionComesBackWhole) {
   ASSERT_TRUE(record.ok()) << record.status();
   EXPECT_EQ(EncodeSession(*record), bytes);
   EXPECT_EQ(record->files.at(13), "/a b");
+  EXPECT_EQ(record->snapshots.at(0).changed_bytes, 4096u);
   EXPECT_EQ(record->snapshots.at(0).reads.at(13).Count(), 1u);
 }
 
