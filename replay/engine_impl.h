@@ -232,8 +232,9 @@ class EngineImpl : public Engine {
   absl::StatusOr<Json> Diff(const Json& params);
   absl::StatusOr<Json> Check(const Json& params);
   absl::StatusOr<Json> Map(const Json& params);
+  // Adds to `paths` the files that a record may not name yet.
   absl::StatusOr<std::map<SpaceId, SpaceChanges>> ChangesOf(
-      const std::string& session);
+      const std::string& session, std::map<SpaceId, std::string>* paths);
   Json SessionJson(const SessionRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

@@ -61,7 +61,7 @@ Json FileDiff(const std::string& path, const SpaceChanges& change,
 }  // namespace
 
 absl::StatusOr<std::map<SpaceId, SpaceChanges>> EngineImpl::ChangesOf(
-    const std::string& session) {
+    const std::string& session, std::map<SpaceId, std::string>* paths) {
   std::vector<LayerId> layers;
   bool live;
   {
@@ -84,24 +84,27 @@ absl::StatusOr<std::map<SpaceId, SpaceChanges>> EngineImpl::ChangesOf(
   if (!acquired.ok()) return acquired.status();
   auto release = absl::MakeCleanup([&] { Release(*acquired); });
   absl::ReaderMutexLock gate(&(*acquired)->gate);
+  for (const auto& [inode, file] : (*acquired)->files) {
+    (*paths)[inode] = file.path;
+  }
   return (*acquired)->stack->Changes();
 }
 
 absl::StatusOr<Json> EngineImpl::Diff(const Json& params) {
   auto name = Name(params, "session");
   if (!name.ok()) return name.status();
-  auto changes = ChangesOf(*name);
+  std::map<SpaceId, std::string> paths;
+  auto changes = ChangesOf(*name, &paths);
   if (!changes.ok()) return changes.status();
   const std::string against = Text(params, "against");
   Generation from, to;
   std::vector<LayerId> other_layers;
-  std::map<SpaceId, std::string> paths;
   BlockSets others;  // what differs for another reason than the session
   {
     absl::MutexLock lock(&mu_);
     if (const SessionRecord* record = catalog_.FindSession(*name)) {
       to = record->generation;
-      paths = record->files;
+      paths.insert(record->files.begin(), record->files.end());
     } else {
       const auto live = live_.find(*name);
       to = live == live_.end() ? 0 : live->second->life.pinned;

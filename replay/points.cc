@@ -215,6 +215,7 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
   }
   Verdict verdict;
   Generation newest;
+  bool moved;
   std::map<SpaceId, std::string> paths;
   {
     auto session = Acquire(request->session, Missing::kFail, false, false);
@@ -235,6 +236,7 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
     absl::MutexLock gate(&(*session)->gate);
     absl::MutexLock lock(&mu_);
     newest = catalog_.identity().newest;
+    moved = (*session)->generation == newest;
     if (const SessionRecord* r = catalog_.FindSession(request->session)) {
       paths = r->files;
     }
@@ -243,7 +245,7 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
     }
   }
   uint64_t dropped = CountBlocks(verdict.dropped);
-  if (!verdict.conflicts.empty()) {  // overridden or dropped: nobody is connected
+  if (!moved) {  // overridden or dropped: nobody is connected
     auto record = TakeRecord(request->session, /*force=*/false);
     if (!record.ok()) return record.status();
     auto give_back = absl::MakeCleanup([&] {

@@ -200,6 +200,21 @@ TEST_F(GenerationTest, RebaseWithOursKeepsTheSessionsBlocks) {
   EXPECT_EQ(CommitJson({"s"})["result"], "committed");
 }
 
+TEST_F(GenerationTest, RebaseWithOursMovesAConnectedSessionThatOnlyWrote) {
+  NbdClient client = Connect("s");
+  EXPECT_EQ(client.Write(0, Repeat('m', 4096)), 0);
+  CommitWrite(0, Repeat('t', 8192));
+  Do({"rebase", "--on-conflict", "ours", "s"});
+  EXPECT_EQ(client.Read(4095, 2), "mt");
+  EXPECT_EQ(Json({"info", "s"})["generation"], 1);
+}
+
+TEST_F(GenerationTest, DiffNamesFilesBeforeAnythingIsFlushed) {
+  NbdClient client = Connect("s");
+  EXPECT_EQ(client.Write(0, "mine"), 0);
+  EXPECT_EQ(Json({"diff", "s"})["files"][0]["path"], kDisk);
+}
+
 TEST_F(GenerationTest, DiffListsRangesAgainstPointsToo) {
   Write("s", 4096, RandomBytes(6, 8192));
   const json alone = Json({"diff", "s"});
