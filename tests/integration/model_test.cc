@@ -35,7 +35,7 @@ class ModelTest : public ServerTest,
     ImageSpec spec;
     spec.mke2fs = GetParam().mke2fs;
     spec.size = "48M";
-    spec.files = {{kDisk, model_.newest()},
+    spec.files = {{kDisk, model_.newest()[0]},
                   {"/other", RandomBytes(99, 100'000)}};
     MakeImage(spec);
     Start();
@@ -54,7 +54,7 @@ class ModelTest : public ServerTest,
     const std::string name = Name(i);
     if (clients_.count(i) == 0) {
       clients_.emplace(i, Connect(name));
-      model_.Open(name);
+      model_.Open(name, 0);
     }
     switch (random_() % 12) {
       case 0:
@@ -88,12 +88,12 @@ class ModelTest : public ServerTest,
       case 0:
       case 1:
         ASSERT_TRUE(client.Read(offset, length) ==
-                    model_.Read(name, offset, length))
+                    model_.Read(name, 0, offset, length))
             << name << offset;
         break;
       case 2:
         ASSERT_EQ(client.Zero(offset, length, random_() % 2 == 0 ? 2 : 0), 0);
-        model_.Write(name, offset, Repeat('\0', length));
+        model_.Write(name, 0, offset, Repeat('\0', length));
         break;
       case 3:
         Trim(i, begin, end);
@@ -101,7 +101,7 @@ class ModelTest : public ServerTest,
       default:
         const std::string data = RandomBytes(random_(), length);
         ASSERT_EQ(client.Write(offset, data, random_() % 8 == 0 ? 1 : 0), 0);
-        model_.Write(name, offset, data);
+        model_.Write(name, 0, offset, data);
     }
     if (random_() % 10 == 0) {
       ASSERT_EQ(client.Flush(), 0);
@@ -115,7 +115,7 @@ class ModelTest : public ServerTest,
     const uint64_t block = first + random_() % (last - first);
     const uint64_t count = 1 + random_() % std::min<uint64_t>(last - block, 40);
     ASSERT_EQ(clients_.at(i).Trim(block * 4096, count * 4096), 0);
-    model_.Write(Name(i), block * 4096, Repeat('\0', count * 4096));
+    model_.Write(Name(i), 0, block * 4096, Repeat('\0', count * 4096));
   }
 
   bool Exists(const std::string& name) {
@@ -128,8 +128,9 @@ class ModelTest : public ServerTest,
 
   void CommitAndCompare(int i) {
     const std::string name = Name(i);
-    const FileModel::Outcome expected = model_.Commit(name);
-    const bool conflict = expected == FileModel::Outcome::kConflict;
+    using Outcome = ImageModel::Outcome;
+    const Outcome expected = model_.Commit(name).outcome;
+    const bool conflict = expected == Outcome::kConflict;
     const nlohmann::json answer = CommitJson({name}, conflict ? 3 : 0);
     const char* const words[] = {"empty", "committed", "conflict"};
     ASSERT_EQ(answer["result"], words[static_cast<int>(expected)]) << answer;
@@ -140,7 +141,7 @@ class ModelTest : public ServerTest,
       model_.Forget(name);
       return;
     }
-    if (expected == FileModel::Outcome::kCommitted) {
+    if (expected == Outcome::kDone) {
       ++commits_;
       ASSERT_EQ(answer["generation"], model_.generation());
     }
@@ -155,7 +156,7 @@ class ModelTest : public ServerTest,
     Start();
   }
 
-  FileModel model_{FirstContent(GetParam().file_size)};
+  ImageModel model_{{FirstContent(GetParam().file_size)}};
   std::mt19937_64 random_{std::hash<std::string>()(GetParam().name)};
   std::map<int, NbdClient> clients_;
   int commits_ = 0, conflicts_ = 0;
@@ -168,15 +169,15 @@ TEST_P(ModelTest, AgreesWithTheKernelAndE2fsckInTheEnd) {
   for (auto& [i, client] : clients_) {
     EXPECT_TRUE(client.ReadAll() == model_.Content(Name(i))) << i;
   }
-  EXPECT_TRUE(Connect("@latest").ReadAll() == model_.newest());
+  EXPECT_TRUE(Connect("@latest").ReadAll() == model_.newest()[0]);
   clients_.clear();
   EXPECT_EQ(server_->Stop(), 0);
   ExpectClean();
-  EXPECT_TRUE(Dump() == model_.newest());
+  EXPECT_TRUE(Dump() == model_.newest()[0]);
   EXPECT_TRUE(Dump("/other") == RandomBytes(99, 100'000));
   if (GetParam().kernel_mounts) {
     KernelMount mounted(image_, "ro");
-    EXPECT_TRUE(ReadFileBytes(mounted / kDisk) == model_.newest());
+    EXPECT_TRUE(ReadFileBytes(mounted / kDisk) == model_.newest()[0]);
   }
 }
 
