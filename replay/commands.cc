@@ -251,9 +251,12 @@ absl::StatusOr<Json> EngineImpl::Rm(const Json& params) {
     std::erase_if(record.snapshots, [&](const SnapshotRecord& s) {
       return s.name == source->snapshot;
     });
-    if (absl::Status s = SaveSession(std::move(record), true); !s.ok()) {
-      return s;
-    }
+    const bool unused = Catalog::IsUnused(record) &&
+                        !live_.contains(source->session) &&
+                        !taken_.contains(source->session);
+    absl::Status s = unused ? DropSession(source->session)
+                            : SaveSession(std::move(record), /*sync=*/true);
+    if (!s.ok()) return s;
   } else {
     auto record = TakeRecord(source->session, Flag(params, "force"));
     if (!record.ok()) return record.status();

@@ -403,6 +403,11 @@ absl::Status EngineImpl::CommitPoint(
     session->gate.AssertHeld();
     moved = RecordOf(*session);
     moved.generation = generation.number;
+    // Its clients know what they wrote, in files too that nobody has open now:
+    // no mark says so after a crash.
+    if (session->life.connections > 0) {
+      UnionInto(&moved.reads, generation.writes);
+    }
     batch.Put(SessionKey(moved.name), EncodeSession(moved));
   }
   absl::Status status = store_->Write(&batch, /*sync=*/true);

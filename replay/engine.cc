@@ -75,8 +75,8 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     maps_ = std::make_unique<MapCache>(image_.get());
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
-  if (absl::Status status = RemoveStrays(); !status.ok()) return status;
   MeasureMarked();
+  if (absl::Status status = RemoveStrays(); !status.ok()) return status;
   if (options_.serving) ticker_ = std::thread([this] { Tick(); });
   return absl::OkStatus();
 }

@@ -105,10 +105,13 @@ void EngineImpl::MeasureMarked() {
   std::vector<SessionRecord> measured;
   for (const auto& [name, record] : catalog_.sessions()) {
     if (record.marked.empty() || record.layers.empty()) continue;
-    auto stack = Stack::Open(store_.get(), record.layers, {.read_only = true});
-    if (!stack.ok()) continue;  // its next use says what is wrong
     measured.push_back(record);
-    measured.back().changed_bytes = (*stack)->ChangedBytes();
+    auto stack = Stack::Open(store_.get(), record.layers, {.read_only = true});
+    if (stack.ok()) measured.back().changed_bytes = (*stack)->ChangedBytes();
+    // The record may be older than the first write.
+    if (!stack.ok() || measured.back().changed_bytes > 0) {
+      measured.back().ever_written = true;
+    }
   }
   for (SessionRecord& record : measured) {
     catalog_.PutSession(std::move(record));
@@ -124,7 +127,9 @@ absl::Status EngineImpl::RemoveStrays() {
   {
     absl::MutexLock lock(&mu_);
     for (const auto& [name, record] : catalog_.sessions()) {
-      if (record.anonymous && options_.on_disconnect != OnDisconnect::kCommit) {
+      if ((record.anonymous &&
+           options_.on_disconnect != OnDisconnect::kCommit) ||
+          Catalog::IsUnused(record)) {
         unkept.push_back(name);
       }
     }

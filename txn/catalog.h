@@ -39,6 +39,12 @@ class Catalog {
   const SessionRecord* FindSession(const std::string& name) const;
   static const SnapshotRecord* FindSnapshot(const SessionRecord& session,
                                             const std::string& name);
+  // A connection made it, nothing was written to it and it has no snapshot: it
+  // goes away when nobody is connected.
+  static bool IsUnused(const SessionRecord& session) {
+    return session.from_connection && !session.ever_written &&
+           session.snapshots.empty();
+  }
   // The generations after `base`, oldest first.
   std::vector<const GenerationRecord*> Later(Generation base) const;
 

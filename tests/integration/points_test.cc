@@ -22,9 +22,7 @@ using nlohmann::json;
 
 constexpr char kOther[] = "/disks/other.img";
 
-int Times(int n) {
-  return std::getenv("EXT2COW_LONG") != nullptr ? 10 * n : n;
-}
+int Times(int n) { return std::getenv("EXT2COW_LONG") != nullptr ? 10 * n : n; }
 
 class PointsTest : public ServerTest {
  protected:
@@ -67,8 +65,7 @@ class PointsReallocationTest
   std::string Other(const std::string& point) { return point + ":" + kOther; }
 
   std::set<uint64_t> PhysicalBlocks(const std::string& path) {
-    std::istringstream list(
-        RunOk({"debugfs", "-R", "blocks " + path, image_}));
+    std::istringstream list(RunOk({"debugfs", "-R", "blocks " + path, image_}));
     return {std::istream_iterator<uint64_t>(list), {}};
   }
   void ExpectImage(const std::string& image, const std::string& disk,
@@ -76,8 +73,8 @@ class PointsReallocationTest
     const ProcessResult check = RunProgram({"e2fsck", "-fn", image});
     EXPECT_EQ(check.status, 0) << check.out;
     const std::string dump = dir_ / "dump";
-    for (const auto& [path, content] : {std::pair(kDisk, disk),
-                                        std::pair(&kOther[0], other)}) {
+    for (const auto& [path, content] :
+         {std::pair(kDisk, disk), std::pair(&kOther[0], other)}) {
       RunOk({"debugfs", "-R", absl::StrCat("dump ", path, " ", dump), image});
       EXPECT_TRUE(ReadFileBytes(dump) == content) << image << path;
     }
@@ -183,6 +180,60 @@ TEST_F(PointsTest, ManyCommitsOnOneConnectionLeaveTheFirstGenerationBehind) {
   ExpectClean();
 }
 
+// Its record was first written when there was nothing in it.
+TEST_F(PointsTest, ASessionFlushedBeforeItsFirstWriteSurvivesACrash) {
+  MakeImage();
+  Start();
+  NbdClient client = Connect("s");
+  EXPECT_EQ(client.Flush(), 0);
+  EXPECT_EQ(client.Write(0, "kept"), 0);
+  EXPECT_EQ(client.Flush(), 0);
+  server_->Kill();
+  Start();
+  EXPECT_EQ(Connect("s").Read(0, 4), "kept");
+  EXPECT_EQ(Connect("s").Read(0, 4), "kept");
+}
+
+TEST_F(PointsTest, AnUnusedSessionGoesWithACrashOrItsLastSnapshot) {
+  MakeImage();
+  Start();
+  NbdClient client = Connect("crashed");
+  client.Read(0, 1);
+  EXPECT_EQ(client.Flush(), 0);
+  NbdClient other = Connect("other");
+  Do({"snapshot", "other", "first"});
+  server_->Kill();
+  Start();
+  EXPECT_EQ(Json({"ls"})["sessions"].size(), 1u);
+  Do({"rm", "other@first"});
+  EXPECT_EQ(Json({"ls"})["sessions"].size(), 0u);
+}
+
+//   session s: client of the other file     client of the disk
+//   writes; leaves
+//                                           connected
+//   commit: the clients of s know what it wrote
+//   kill -9                                 (its file is marked, the other not)
+TEST_F(PointsTest, ACrashForgetsNothingThatACommitsClientsKnow) {
+  ImageSpec spec;
+  spec.files = {{kDisk, RandomBytes(1, kMiB)}, {kOther, RandomBytes(2, kMiB)}};
+  MakeImage(spec);
+  Start({"ext2file=exportname"});
+  const std::string disk = absl::StrCat(":", kDisk);
+  const std::string other = absl::StrCat(":", kOther);
+  EXPECT_EQ(Connect("s" + other).Write(0, "mine"), 0);
+  NbdClient client = Connect("s" + disk);
+  EXPECT_EQ(CommitJson({"s"})["result"], "committed");
+  server_->Kill();
+  Start({"ext2file=exportname"});
+  EXPECT_EQ(Connect("t" + other).Write(0, "theirs"), 0);
+  EXPECT_EQ(CommitJson({"t"})["result"], "committed");
+  EXPECT_EQ(Connect("s" + disk).Write(0, "more"), 0);
+  const json conflict = CommitJson({"s"}, 3);
+  EXPECT_EQ(conflict["conflicts"][0]["path"], kOther);
+  EXPECT_EQ(conflict["conflicts"][0]["kind"], "read-write");
+}
+
 TEST_F(PointsTest, EachOfAHundredSnapshotsReadsItsOwnBytes) {
   std::string content = RandomBytes(1, kMiB);
   ImageSpec spec;
@@ -280,10 +331,11 @@ class PointsRemovalTest : public PointsTest,
              size_t length) {
     EXPECT_EQ(Connect(session).Write(at, RandomBytes(seed, length)), 0);
   }
-  std::string Expected(std::initializer_list<std::pair<size_t, std::string>>
-                           writes) const {
+  std::string Expected(
+      std::initializer_list<std::pair<size_t, std::string>> writes) const {
     std::string content = original_;
-    for (const auto& [at, data] : writes) content.replace(at, data.size(), data);
+    for (const auto& [at, data] : writes)
+      content.replace(at, data.size(), data);
     return content;
   }
   // Removes it, with a kill -9 in the middle, and again if that was too early.

@@ -143,8 +143,7 @@ void ImageModel::RemoveSnapshot(const std::string& session,
   Settle(session);
 }
 
-void ImageModel::Rollback(const std::string& session,
-                          const std::string& name) {
+void ImageModel::Rollback(const std::string& session, const std::string& name) {
   Session& back = sessions_.at(session);
   while (back.snapshots.back().name != name) back.snapshots.pop_back();
   back.state = back.snapshots.back().state;

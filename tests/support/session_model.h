@@ -17,8 +17,8 @@ namespace ext2cow::test {
 // blocks. Serializable isolation. Files are counted from 0.
 class ImageModel {
  public:
-  using Contents = std::vector<std::string>;        // by file
-  using Block = std::pair<int, uint64_t>;           // file, number
+  using Contents = std::vector<std::string>;  // by file
+  using Block = std::pair<int, uint64_t>;     // file, number
   using Blocks = std::set<Block>;
 
   // What a session is, and a snapshot keeps of it.
