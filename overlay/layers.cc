@@ -1,5 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include <algorithm>
 #include <set>
 #include <string>
 #include <vector>
@@ -59,26 +60,24 @@ absl::StatusOr<std::map<SpaceId, SpaceChanges>> LayerChanges(Store* store,
   return (*stack)->Changes();
 }
 
-absl::Status VerifyLayer(
-    Store* store, LayerId layer,
+absl::Status VerifyBlocks(
+    const std::map<SpaceId, SpaceChanges>& changes,
+    absl::FunctionRef<absl::Status(SpaceId space, uint64_t offset, void* buffer,
+                                   size_t length)>
+        read,
     absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
         damage) {
-  const auto stack = Stack::Open(store, {layer}, {.read_only = true});
-  if (!stack.ok()) return stack.status();
   constexpr uint64_t kBlocks = 64;  // read at once
   std::vector<uint8_t> bytes(kBlocks * kBlockSize);
-  const auto read = [&](SpaceId space, BlockRange range) {
-    return (*stack)->Read(space, range.first * kBlockSize, bytes.data(),
-                          range.count * kBlockSize,
-                          [](uint64_t, void*, size_t) {
-                            return absl::InternalError("below a lone layer");
-                          });
+  const auto read_range = [&](SpaceId space, BlockRange range) {
+    return read(space, range.first * kBlockSize, bytes.data(),
+                range.count * kBlockSize);
   };
   absl::Status failure;
   const auto check = [&](SpaceId space, BlockRange range) {
-    if (read(space, range).ok()) return;
+    if (read_range(space, range).ok()) return;
     for (uint64_t block = range.first; block < range.end(); ++block) {
-      const absl::Status status = read(space, {block, 1});
+      const absl::Status status = read_range(space, {block, 1});
       if (absl::IsDataLoss(status)) {
         damage(space, block, std::string(status.message()));
       } else if (!status.ok()) {
@@ -86,14 +85,43 @@ absl::Status VerifyLayer(
       }
     }
   };
-  for (const auto& [space, changes] : (*stack)->Changes()) {
-    changes.written.ForEachRun([&, id = space](BlockRange run) {
+  for (const auto& [space, change] : changes) {
+    change.written.ForEachRun([&, id = space](BlockRange run) {
       for (uint64_t done = 0; done < run.count; done += kBlocks) {
         check(id, {run.first + done, std::min(kBlocks, run.count - done)});
       }
     });
   }
   return failure;
+}
+
+absl::Status VerifyLayer(
+    Store* store, LayerId layer,
+    absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
+        damage) {
+  const auto mark = store->Get(LayerMark(layer));
+  if (!mark.ok()) return mark.status();
+  for (const KeyType type : {KeyType::kChunk, KeyType::kZeroRun}) {
+    if (mark->has_value()) break;
+    const absl::Status status = store->Scan(
+        LayerPrefix(type, layer), [&](std::string_view, std::string_view) {
+          return absl::DataLossError(
+              absl::StrCat("layer ", layer, " has lost its mark"));
+        });
+    if (!status.ok()) return status;
+  }
+  const auto stack = Stack::Open(store, {layer}, {.read_only = true});
+  if (!stack.ok()) return stack.status();
+  return VerifyBlocks(
+      (*stack)->Changes(),
+      [&](SpaceId space, uint64_t offset, void* buffer, size_t length) {
+        return (*stack)->Read(space, offset, buffer, length,
+                              [](uint64_t, void*, size_t) {
+                                return absl::InternalError(
+                                    "below a lone layer");
+                              });
+      },
+      damage);
 }
 
 }  // namespace ext2cow

@@ -131,8 +131,17 @@ absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store);
 // What one layer alone holds and how many bytes that is on disk.
 absl::StatusOr<std::map<SpaceId, SpaceChanges>> LayerChanges(Store* store,
                                                              LayerId layer);
-// Reads back every block of the layer and checks its checksum; `damage` is called
-// for each bad one.
+// Reads back every written block of `changes` with `read`; `damage` is called for
+// each one that answers kDataLoss. Any other error is the answer.
+absl::Status VerifyBlocks(
+    const std::map<SpaceId, SpaceChanges>& changes,
+    absl::FunctionRef<absl::Status(SpaceId space, uint64_t offset, void* buffer,
+                                   size_t length)>
+        read,
+    absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
+        damage);
+// The same for the layer alone. kDataLoss too when it has records but no mark:
+// then it counts as empty.
 absl::Status VerifyLayer(
     Store* store, LayerId layer,
     absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>

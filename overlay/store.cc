@@ -219,6 +219,11 @@ absl::StatusOr<LayerId> Store::NewLayerId() {
   return next_layer_++;
 }
 
+bool Store::IsGivenOut(LayerId layer) const {
+  absl::MutexLock lock(&layer_mu_);
+  return layer < reserved_layers_end_;
+}
+
 absl::Status Store::Close() {
   absl::Status status = health();
   if (status.ok()) {

@@ -89,6 +89,8 @@ class Store {
 
   // Never used before, not even by a run that crashed.
   absl::StatusOr<LayerId> NewLayerId();
+  // Whether NewLayerId may have answered this one.
+  bool IsGivenOut(LayerId layer) const;
 
   // Closes RocksDB properly (memtables flushed, log synced). Afterwards nothing
   // but the destructor may be called.
@@ -113,7 +115,7 @@ class Store {
 
   // Held while a new reservation is written; taken before mu_. Without it an
   // older reservation could overwrite a newer one.
-  absl::Mutex layer_mu_ ABSL_ACQUIRED_BEFORE(mu_);
+  mutable absl::Mutex layer_mu_ ABSL_ACQUIRED_BEFORE(mu_);
   LayerId next_layer_ ABSL_GUARDED_BY(layer_mu_) = 1;
   LayerId reserved_layers_end_ ABSL_GUARDED_BY(layer_mu_) = 1;
 };

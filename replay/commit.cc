@@ -348,6 +348,7 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   }
   if (absl::Status s = (*undo)->Settle(); !s.ok()) return s;
   generation->undo = *layer;
+  generation->undo_blocks = blocks.Count();
   return std::shared_ptr<Stack>(*std::move(undo));
 }
 
@@ -472,7 +473,7 @@ Generation EngineImpl::StageOldGenerations(rocksdb::WriteBatch* batch) {
     if (number < oldest) batch->Delete(GenerationKey(number));
     if (number == oldest && record.undo != 0) {
       GenerationRecord stripped = record;
-      stripped.undo = 0;
+      stripped.undo = stripped.undo_blocks = 0;
       batch->Put(GenerationKey(number), EncodeGeneration(stripped));
     }
   }
@@ -488,7 +489,7 @@ void EngineImpl::ForgetOldGenerations(Generation oldest) {
   }
   for (Generation number : gone) catalog_.RemoveGeneration(number);
   for (GenerationRecord& record : stripped) {
-    record.undo = 0;
+    record.undo = record.undo_blocks = 0;
     catalog_.PutGeneration(std::move(record));
   }
   if (image_ != nullptr) image_->DropUndoBefore(oldest);
@@ -536,6 +537,11 @@ absl::Status EngineImpl::MarkApplied(Generation number) {
     session.layers.erase(session.layers.begin(),
                          session.layers.begin() +
                              static_cast<std::ptrdiff_t>(sources.size()));
+    if (live == nullptr) {
+      auto left = Stack::Open(store_.get(), session.layers, {.read_only = true});
+      if (!left.ok()) return left.status();
+      session.changed_bytes = (*left)->ChangedBytes();
+    }
     batch.Put(SessionKey(session.name), EncodeSession(session));
   }
   absl::Status status = store_->Write(&batch, /*sync=*/false);

@@ -69,6 +69,20 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   {
     absl::MutexLock held(&mu_);
     catalog_ = *std::move(catalog);
+    if (!catalog_.has_identity() &&
+        !(catalog_.sessions().empty() && catalog_.generations().empty() &&
+          catalog_.tags().empty())) {
+      return absl::DataLossError(absl::StrCat(
+          "store ", store_->directory(),
+          " has lost its identity record: which image it belongs to"));
+    }
+    if (const LayerId layer = catalog_.HighestLayer();
+        layer != 0 && !store_->IsGivenOut(layer)) {
+      return absl::DataLossError(absl::StrCat(
+          "store ", store_->directory(),
+          " has lost the number of its next layer: it would give out layer ",
+          layer, " again, which is in use"));
+    }
   }
   if (device_ != nullptr) {
     image_ = std::make_unique<Image>(device_);
@@ -76,7 +90,9 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
   MeasureMarked();
-  if (absl::Status status = RemoveStrays(); !status.ok()) return status;
+  if (!options_.inspect) {
+    if (absl::Status status = RemoveStrays(); !status.ok()) return status;
+  }
   if (options_.serving) ticker_ = std::thread([this] { Tick(); });
   return absl::OkStatus();
 }

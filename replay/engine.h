@@ -37,6 +37,8 @@ struct EngineOptions {
   // False for a tool that opened the store itself: no background threads, and
   // nothing is recovered unless a command needs it.
   bool serving = true;
+  // Only to look: what a crash left is neither finished nor removed.
+  bool inspect = false;
   // One line, no newline; any thread. Never null in a server.
   std::function<void(const std::string& line)> log;
   // Where tests put the store on files of their own; null: the real ones.

@@ -230,11 +230,21 @@ class EngineImpl : public Engine {
 
   // inspect.cc
   absl::StatusOr<Json> Diff(const Json& params);
-  absl::StatusOr<Json> Check(const Json& params);
   absl::StatusOr<Json> Map(const Json& params);
   // Adds to `paths` the files that a record may not name yet.
   absl::StatusOr<std::map<SpaceId, SpaceChanges>> ChangesOf(
       const std::string& session, std::map<SpaceId, std::string>* paths);
+
+  // check.cc
+  struct Claims;
+  using Report = std::function<void(const std::string& what,
+                                    const std::string& affects)>;
+  absl::StatusOr<Json> Check(const Json& params);
+  Claims CollectClaims(const Report& report);
+  void CheckLayers(const Claims& claims, const Report& report);
+  void CheckLive(const std::string& name, const Report& report);
+  void CheckImage(const Claims& claims, const Report& report);
+
   Json SessionJson(const SessionRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

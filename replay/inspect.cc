@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Looking without changing: diff, map, check.
+// Looking without changing: diff and map.
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -233,84 +233,6 @@ absl::StatusOr<Json> EngineImpl::Map(const Json& params) {
   return Json{{"session", *name},
               {"generation", generation},
               {"files", std::move(files)}};
-}
-
-absl::StatusOr<Json> EngineImpl::Check(const Json&) {
-  absl::MutexLock commit(&commit_mu_);
-  Json damage = Json::array();
-  const auto report = [&](const std::string& what, const std::string& affects) {
-    damage.push_back({{"what", what}, {"affects", affects}});
-  };
-  std::map<LayerId, std::string> used_by;
-  std::set<Generation> generations;
-  {
-    absl::MutexLock lock(&mu_);
-    const auto use = [&](const std::vector<LayerId>& layers,
-                         const std::string& who) {
-      for (LayerId layer : layers) {
-        std::string& users = used_by[layer];
-        absl::StrAppend(&users, users.empty() ? "" : ", ", who);
-      }
-    };
-    const IdentityRecord& identity = catalog_.identity();
-    const auto pin = [&](Generation generation, const std::string& who) {
-      if (generation < identity.adopted) return;  // stale: never read
-      generations.insert(generation);
-      if (generation < identity.oldest || generation > identity.newest) {
-        report(absl::StrCat("generation ", generation, " is not kept"), who);
-      }
-    };
-    for (const auto& [name, record] : catalog_.sessions()) {
-      use(record.layers, "session " + name);
-      pin(record.generation, "session " + name);
-      for (const SnapshotRecord& snapshot : record.snapshots) {
-        const std::string who =
-            absl::StrCat("snapshot ", name, "@", snapshot.name);
-        use(snapshot.layers, who);
-        pin(snapshot.generation, who);
-      }
-    }
-    for (const auto& [tag, generation] : catalog_.tags()) {
-      pin(generation, "tag " + tag);
-    }
-    for (const auto& [number, record] : catalog_.generations()) {
-      const std::string who = absl::StrCat("generations before ", number);
-      if (record.undo != 0) use({record.undo}, who);
-      if (!record.applied) use(record.source_layers, absl::StrCat("commit ", number));
-    }
-    generations.insert(identity.newest);
-  }
-  for (const auto& used : used_by) {
-    const LayerId layer = used.first;
-    const std::string& who = used.second;
-    absl::Status s = VerifyLayer(
-        store_.get(), layer,
-        [&](SpaceId space, uint64_t block, std::string what) {
-          report(absl::StrCat("layer ", layer, ", inode ", space, ", block ",
-                              block, ": ", what),
-                 who);
-        });
-    if (!s.ok()) report(std::string(s.message()), who);
-  }
-  auto layers = ListLayers(store_.get());
-  if (!layers.ok()) report(std::string(layers.status().message()), "the store");
-  if (device_ != nullptr) {
-    if (absl::Status s = ImageStatus(); !s.ok()) {
-      report(std::string(s.message()), "the image");
-    } else {
-      for (Generation generation : generations) {
-        auto state = maps_->State(generation);
-        if (!state.ok()) {
-          report(std::string(state.status().message()),
-                 absl::StrCat("generation ", generation));
-        }
-      }
-    }
-  }
-  return Json{{"result", damage.empty() ? "clean" : "damaged"},
-              {"layers", used_by.size()},
-              {"generations", generations.size()},
-              {"damage", std::move(damage)}};
 }
 
 }  // namespace ext2cow

@@ -87,7 +87,9 @@ absl::Status EngineImpl::Recover() {
     image_->AddRedo(generation.number, MakeRedo(record));
     pending_.push_back(std::move(record));
   }
-  if (options_.read_only || !device_->writable()) return absl::OkStatus();
+  if (options_.read_only || options_.inspect || !device_->writable()) {
+    return absl::OkStatus();
+  }
   if (options_.log) {
     options_.log(absl::StrCat("finishing commit ", pending.back().number,
                               " after a crash"));

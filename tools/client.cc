@@ -86,7 +86,7 @@ Client::~Client() {
 }
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
-    const CommonOptions& options) {
+    const CommonOptions& options, bool inspect) {
   std::unique_ptr<Client> client(new Client);
   if (options.store.empty() && options.control.empty()) {
     return absl::InvalidArgumentError("--store DIR or --control PATH is due");
@@ -124,6 +124,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
   client->device_ = *std::move(device);
   EngineOptions engine_options;
   engine_options.serving = false;
+  engine_options.inspect = inspect;
   engine_options.log = [](const std::string& line) {
     std::fprintf(stderr, "%s\n", line.c_str());
   };
@@ -166,7 +167,7 @@ int RunAndPrint(const std::string& program, const CommonOptions& options,
     return status.code() == absl::StatusCode::kInvalidArgument ? kUsage
                                                                : kFailed;
   };
-  auto client = Client::Connect(options);
+  auto client = Client::Connect(options, /*inspect=*/method == "check");
   if (!client.ok()) return fail(client.status());
   Engine::Progress progress;
   if (isatty(STDERR_FILENO)) progress = DrawProgress;

@@ -33,8 +33,9 @@ void AddCommonOptions(CLI::App* app, CommonOptions* options);
 // when none does, here, on the store itself. One thread.
 class Client {
  public:
+  // `inspect`: a store opened here is left exactly as it is.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(
-      const CommonOptions& options);
+      const CommonOptions& options, bool inspect);
   ~Client();
 
   absl::StatusOr<nlohmann::json> Run(const std::string& method,

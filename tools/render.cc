@@ -102,6 +102,10 @@ std::string RenderCheck(const json& r) {
   std::string text = absl::StrCat(
       r["result"].get<std::string>(), ": ", r["layers"].dump(), " layers, ",
       r["generations"].dump(), " generations looked at\n");
+  if (r.contains("strays") && !r["strays"].empty()) {
+    absl::StrAppend(&text, "  layers that nothing names: ", r["strays"].dump(),
+                    "; the next start removes them\n");
+  }
   for (const json& damage : r["damage"]) {
     absl::StrAppend(&text, "  ", damage["what"].get<std::string>(),
                     " (affects ", damage["affects"].get<std::string>(), ")\n");

@@ -147,6 +147,12 @@ void Catalog::UnrefLayers(const std::vector<LayerId>& layers,
   }
 }
 
+LayerId Catalog::HighestLayer() const {
+  LayerId highest = 0;
+  for (const auto& [layer, count] : refs_) highest = std::max(highest, layer);
+  return highest;
+}
+
 std::vector<LayerId> Catalog::TakeFreed() { return std::exchange(freed_, {}); }
 
 void Catalog::AddFreed(const std::vector<LayerId>& layers) {

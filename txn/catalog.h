@@ -64,6 +64,7 @@ class Catalog {
   void UnrefLayers(const std::vector<LayerId>& layers,
                    std::vector<LayerId>* freed);
   bool IsReferenced(LayerId layer) const { return refs_.contains(layer); }
+  LayerId HighestLayer() const;  // 0: none
   // Layers whose last reference went with a Put or Remove since the last call.
   std::vector<LayerId> TakeFreed();
   void AddFreed(const std::vector<LayerId>& layers);

@@ -139,7 +139,7 @@ std::string EncodeGeneration(const GenerationRecord& record) {
     w.U32(file.inode).Bytes(file.path).U64(file.blocks);
   }
   PutSets(&w, record.writes);
-  w.U64(record.undo).Bytes(record.freed.Encode());
+  w.U64(record.undo).U64(record.undo_blocks).Bytes(record.freed.Encode());
   w.Bytes(record.allocated.Encode()).U8(record.applied);
   PutLayers(&w, record.source_layers);
   w.U32(record.redo_pieces);
@@ -173,6 +173,7 @@ absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
   if (!writes.ok()) return writes.status();
   record.writes = *std::move(writes);
   record.undo = r->U64();
+  record.undo_blocks = r->U64();
   absl::StatusOr<BlockSet> freed = BlockSet::Decode(r->Bytes());
   if (!freed.ok()) return freed.status();
   record.freed = *std::move(freed);

@@ -44,16 +44,22 @@ class PointsTest : public ServerTest {
   }
 };
 
+struct Filesystem {
+  const char* name;
+  std::vector<std::string> mke2fs;
+};
+void PrintTo(const Filesystem& filesystem, std::ostream* out) {
+  *out << filesystem.name;
+}
+
 // An image with hardly a free block: what one file gives back is what the other
 // one gets.
-class PointsReallocationTest
-    : public PointsTest,
-      public testing::WithParamInterface<
-          std::pair<const char*, std::vector<std::string>>> {
+class PointsReallocationTest : public PointsTest,
+                               public testing::WithParamInterface<Filesystem> {
  protected:
   void SetUp() override {
     ImageSpec spec;
-    spec.mke2fs = GetParam().second;
+    spec.mke2fs = GetParam().mke2fs;
     spec.size = "16M";
     spec.files = {{kDisk, disk_},
                   {kOther, Repeat('\0', other_.size())},
@@ -123,17 +129,16 @@ TEST_P(PointsReallocationTest, TheFirstGenerationKeepsItsBlocks) {
 
 INSTANTIATE_TEST_SUITE_P(
     Filesystems, PointsReallocationTest,
-    testing::Values(
-        std::pair("Ext4", std::vector<std::string>{"-t", "ext4", "-b", "4096",
-                                                   "-O", "^has_journal", "-m",
-                                                   "0", "-N", "64"}),
-        std::pair("Ext4With1K",
-                  std::vector<std::string>{"-t", "ext4", "-b", "1024", "-O",
-                                           "^has_journal", "-m", "0", "-N",
-                                           "64"}),
-        std::pair("Ext2", std::vector<std::string>{"-t", "ext2", "-b", "4096",
-                                                   "-m", "0", "-N", "64"})),
-    [](const auto& param) { return std::string(param.param.first); });
+    testing::Values(Filesystem{"Ext4",
+                               {"-t", "ext4", "-b", "4096", "-O",
+                                "^has_journal", "-m", "0", "-N", "64"}},
+                    Filesystem{"Ext4With1K",
+                               {"-t", "ext4", "-b", "1024", "-O",
+                                "^has_journal", "-m", "0", "-N", "64"}},
+                    Filesystem{
+                        "Ext2",
+                        {"-t", "ext2", "-b", "4096", "-m", "0", "-N", "64"}}),
+    [](const auto& filesystem) { return std::string(filesystem.param.name); });
 
 TEST_F(PointsTest, ManyCommitsOnOneConnectionLeaveTheFirstGenerationBehind) {
   std::string content = RandomBytes(1, 2 * kMiB);

@@ -50,6 +50,7 @@ TEST(RecordsTest, AGenerationComesBackWhole) {
   record.files = {{12, "/disk.img", 3}};
   record.writes[12].AddRange({0, 3});
   record.undo = 44;
+  record.undo_blocks = 17;
   record.freed.AddRange({1u << 20, 77});
   record.source_layers = {1, 2};
   record.redo_pieces = 2;

@@ -1,0 +1,248 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// check: the store against itself and the image, changing nothing.
+//
+//   what is lost or wrong              what tells
+//   a block of a layer                 its checksum
+//   a row                              the chunk record that names it
+//   a chunk record, a run of zeroes    how much its session, snapshot or
+//                                      generation says that there is
+//   a layer's mark                     the layer's records
+//   a generation's record              a gap in the numbers
+//   metadata below a pinned point      the filesystem's own checksums
+//   a session's record                 layers that nothing names ("strays":
+//                                      a crash leaves such too)
+//   a tag; file data in the image      nothing
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "replay/engine_impl.h"
+
+namespace ext2cow {
+namespace {
+
+void Append(std::string* list, const std::string& item) {
+  absl::StrAppend(list, list->empty() ? "" : ", ", item);
+}
+
+}  // namespace
+
+// What the records say, taken at one moment.
+struct EngineImpl::Claims {
+  // Layers that add up to so many changed bytes.
+  struct Changed {
+    std::string who;
+    std::vector<LayerId> layers;
+    uint64_t bytes = 0;
+  };
+  struct Undo {
+    Generation generation = 0;
+    LayerId layer = 0;
+    uint64_t blocks = 0;
+  };
+
+  // Who needs generations before this one.
+  std::string PinnedBefore(Generation generation) const {
+    std::string who;
+    for (const auto& [pinned, by] : pins) {
+      if (pinned < generation) Append(&who, by);
+    }
+    return who.empty() ? "history" : who;
+  }
+
+  std::map<LayerId, std::string> users;  // of layers that don't change
+  std::vector<Changed> changed;
+  std::vector<Undo> undos;
+  std::vector<std::string> live;  // sessions in use
+  std::map<Generation, std::string> pins;
+  std::map<SpaceId, std::string> files;  // all that any record names
+};
+
+EngineImpl::Claims EngineImpl::CollectClaims(const Report& report) {
+  absl::MutexLock lock(&mu_);
+  Claims claims;
+  const IdentityRecord& identity = catalog_.identity();
+  const auto use = [&](const std::vector<LayerId>& layers,
+                       const std::string& who) {
+    for (LayerId layer : layers) Append(&claims.users[layer], who);
+  };
+  const auto pin = [&](Generation generation, const std::string& who) {
+    if (generation < identity.adopted) return;  // stale: never read
+    Append(&claims.pins[generation], who);
+    if (generation < identity.oldest || generation > identity.newest) {
+      report(absl::StrCat("generation ", generation, " is not kept"), who);
+    }
+  };
+  for (const auto& [name, session] : live_) claims.live.push_back(name);
+  for (const auto& [name, record] : catalog_.sessions()) {
+    const std::string who = "session " + name;
+    std::vector<LayerId> layers = record.layers;
+    if (live_.contains(name)) {
+      if (!layers.empty()) layers.pop_back();  // may be written right now
+    } else if (record.marked.empty()) {
+      claims.changed.push_back({who, layers, record.changed_bytes});
+    }
+    use(layers, who);
+    pin(record.generation, who);
+    claims.files.insert(record.files.begin(), record.files.end());
+    for (const SnapshotRecord& snapshot : record.snapshots) {
+      const std::string point =
+          absl::StrCat("snapshot ", name, "@", snapshot.name);
+      use(snapshot.layers, point);
+      pin(snapshot.generation, point);
+      claims.changed.push_back(
+          {point, snapshot.layers, snapshot.changed_bytes});
+    }
+  }
+  for (const auto& [tag, generation] : catalog_.tags()) {
+    pin(generation, "tag " + tag);
+  }
+  Append(&claims.pins[identity.newest], "the image");
+  const Generation first = std::max(identity.oldest, identity.adopted);
+  for (Generation g = first + 1; g <= identity.newest; ++g) {
+    const auto it = catalog_.generations().find(g);
+    if (it == catalog_.generations().end()) {
+      report(absl::StrCat("generation ", g, " has no record"),
+             claims.PinnedBefore(g));
+    } else if (it->second.undo == 0) {
+      report(absl::StrCat("generation ", g, " has no undo layer"),
+             claims.PinnedBefore(g));
+    }
+  }
+  for (const auto& [number, record] : catalog_.generations()) {
+    if (record.undo != 0) {
+      use({record.undo}, absl::StrCat("generations before ", number, ": ",
+                                      claims.PinnedBefore(number)));
+      claims.undos.push_back({number, record.undo, record.undo_blocks});
+    }
+    if (!record.applied) {
+      use(record.source_layers, absl::StrCat("commit ", number));
+    }
+    for (const auto& file : record.files) {
+      if (!file.path.empty()) claims.files.emplace(file.inode, file.path);
+    }
+  }
+  return claims;
+}
+
+void EngineImpl::CheckLayers(const Claims& claims, const Report& report) {
+  for (const auto& [layer, who] : claims.users) {
+    absl::Status s = VerifyLayer(
+        store_.get(), layer,
+        [&, id = layer, affects = who](SpaceId space, uint64_t block,
+                                       const std::string& what) {
+          report(absl::StrCat("layer ", id, ", inode ", space, ", block ",
+                              block, ": ", what),
+                 affects);
+        });
+    if (!s.ok()) report(std::string(s.message()), who);
+  }
+  for (const Claims::Changed& claim : claims.changed) {
+    uint64_t bytes = 0;
+    if (!claim.layers.empty()) {
+      auto stack = Stack::Open(store_.get(), claim.layers, {.read_only = true});
+      if (!stack.ok()) continue;  // the layer was named above
+      bytes = (*stack)->ChangedBytes();
+    }
+    if (bytes != claim.bytes) {
+      report(absl::StrCat("its layers hold ", bytes, " changed bytes, not ",
+                          claim.bytes),
+             claim.who);
+    }
+  }
+  for (const Claims::Undo& undo : claims.undos) {
+    auto changes = LayerChanges(store_.get(), undo.layer);
+    if (!changes.ok()) continue;
+    const uint64_t blocks = (*changes)[kPhysicalSpace].written.Count();
+    if (blocks != undo.blocks) {
+      report(absl::StrCat("the undo layer of generation ", undo.generation,
+                          " holds ", blocks, " blocks, not ", undo.blocks),
+             claims.PinnedBefore(undo.generation));
+    }
+  }
+}
+
+// Through the session's own stack: what its clients write meanwhile is seen
+// whole.
+void EngineImpl::CheckLive(const std::string& name, const Report& report) {
+  auto acquired = Acquire(name, Missing::kFail, false, false);
+  if (!acquired.ok()) return;  // it went away
+  const std::shared_ptr<Session> session = *std::move(acquired);
+  auto release = absl::MakeCleanup([&] { Release(session); });
+  std::map<SpaceId, SpaceChanges> changes;
+  {
+    absl::ReaderMutexLock gate(&session->gate);
+    if (session->detached) return;
+    changes = session->stack->Changes();
+  }
+  absl::Status s = VerifyBlocks(
+      changes,
+      [&](SpaceId space, uint64_t offset, void* buffer, size_t length) {
+        absl::ReaderMutexLock gate(&session->gate);
+        if (session->detached) return absl::OkStatus();
+        return session->stack->Read(
+            space, offset, buffer, length,
+            [](uint64_t, void*, size_t) { return absl::OkStatus(); });
+      },
+      [&](SpaceId space, uint64_t block, const std::string& what) {
+        report(absl::StrCat("inode ", space, ", block ", block, ": ", what),
+               "session " + name);
+      });
+  if (!s.ok()) report(std::string(s.message()), "session " + name);
+}
+
+void EngineImpl::CheckImage(const Claims& claims, const Report& report) {
+  if (device_ == nullptr) return;
+  if (absl::Status s = ImageStatus(); !s.ok()) {
+    report(std::string(s.message()), "the image");
+    return;
+  }
+  for (const auto& [generation, who] : claims.pins) {
+    const std::string affects =
+        absl::StrCat("generation ", generation, ": ", who);
+    auto state = maps_->State(generation);
+    if (!state.ok()) {
+      report(std::string(state.status().message()), affects);
+      continue;
+    }
+    for (const auto& [inode, path] : claims.files) {
+      auto file = maps_->File(generation, inode);
+      if (file.ok()) continue;
+      report(absl::StrCat(path, ": ", std::string(file.status().message())),
+             affects);
+    }
+  }
+}
+
+absl::StatusOr<Json> EngineImpl::Check(const Json&) {
+  absl::MutexLock commit(&commit_mu_);
+  Json damage = Json::array();
+  const Report report = [&](const std::string& what,
+                            const std::string& affects) {
+    damage.push_back({{"what", what}, {"affects", affects}});
+  };
+  const Claims claims = CollectClaims(report);
+  CheckLayers(claims, report);
+  for (const std::string& name : claims.live) CheckLive(name, report);
+  CheckImage(claims, report);
+  Json strays = Json::array();
+  auto layers = ListLayers(store_.get());
+  if (!layers.ok()) report(std::string(layers.status().message()), "the store");
+  if (layers.ok() && !options_.serving) {  // a server is making new ones
+    absl::MutexLock lock(&mu_);
+    for (LayerId layer : *layers) {
+      if (!catalog_.IsReferenced(layer)) strays.push_back(layer);
+    }
+  }
+  return Json{{"result", damage.empty() ? "clean" : "damaged"},
+              {"layers", claims.users.size()},
+              {"generations", claims.pins.size()},
+              {"strays", std::move(strays)},
+              {"damage", std::move(damage)}};
+}
+
+}  // namespace ext2cow
