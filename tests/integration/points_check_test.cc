@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
-#include <functional>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "overlay/keys.h"
@@ -281,6 +282,25 @@ TEST_F(PointsCheckTest, AWrongByteOfTheImageUnderAPinnedGeneration) {
   image[number("at block ") * block_size + number("offset ") + 24] ^= 1;
   WriteFileBytes(image_, image);
   ExpectFound({kDisk, "generation 2", "session s", "s@first"});
+}
+
+// Data files are overwritten before the records that sum them.
+TEST_F(PointsCheckTest, WhatAClientWritesMeanwhileIsNoDamage) {
+  Start();
+  NbdClient client = Connect("s");
+  const std::string data[] = {RandomBytes(3, 2 * kMiB),
+                              RandomBytes(4, 2 * kMiB)};
+  EXPECT_EQ(client.Write(0, data[0]), 0);
+  EXPECT_EQ(client.Flush(), 0);
+  std::atomic<bool> stop{false};
+  std::thread writer([&] {
+    for (size_t i = 1; !stop; ++i) {
+      EXPECT_EQ(client.Write(0, data[i % 2]), 0);
+    }
+  });
+  for (int i = 0; i < 5; ++i) Do({"check"});
+  stop = true;
+  writer.join();
 }
 
 // A commit that was recorded but never reached the image.
