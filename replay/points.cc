@@ -108,6 +108,8 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
       undone.push_back(later->undo);
       UnionInto(&generation.writes, later->writes);
       generation.freed.Union(later->allocated);
+      // Back in use: a later revert past this one frees them again.
+      generation.allocated.Union(later->freed);
     }
   }
   auto unpin = absl::MakeCleanup([&] { LeavePoint(target, {}); });

@@ -127,6 +127,30 @@ TEST_P(PointsReallocationTest, TheFirstGenerationKeepsItsBlocks) {
   ExpectImage(image_, disk_, zeros);
 }
 
+// generation   disk        other    its blocks
+//   0          all         -        the disk's
+//   1          trimmed     -        free
+//   2 revert   all         -        the disk's again: tagged
+//   3 revert   trimmed     -        free again
+//   4          trimmed     all      the other's
+TEST_P(PointsReallocationTest, ARevertedGenerationKeepsItsBlocks) {
+  EXPECT_EQ(Connect(Disk("a")).Trim(0, 6 * kMiB), 0);
+  Do({"tag", "full"});
+  EXPECT_EQ(CommitJson({"a"})["result"], "committed");
+  Do({"rm", "a"});
+  Do({"tag", "trimmed"});
+  EXPECT_EQ(Json({"revert", "full"})["generation"], 2);
+  Do({"tag", "back"});
+  EXPECT_EQ(Json({"revert", "trimmed"})["generation"], 3);
+  Do({"untag", "full"});
+  Do({"untag", "trimmed"});
+  EXPECT_EQ(Json({"gc"})["oldest_generation"], 2);
+  EXPECT_EQ(Connect(Other("b")).Write(0, other_), 0);
+  EXPECT_EQ(CommitJson({"b"})["result"], "committed");
+  EXPECT_TRUE(ReadAll(Disk("@back")) == disk_);
+  EXPECT_TRUE(ReadAll(Other("@latest")) == other_);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Filesystems, PointsReallocationTest,
     testing::Values(Filesystem{"Ext4",
