@@ -236,11 +236,14 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
     if (!judged.ok()) return judged.status();
     verdict = *std::move(judged);
     absl::MutexLock gate(&(*session)->gate);
+    for (const auto& [inode, file] : (*session)->files) {
+      paths[inode] = file.path;
+    }
     absl::MutexLock lock(&mu_);
     newest = catalog_.identity().newest;
     moved = (*session)->generation == newest;
     if (const SessionRecord* r = catalog_.FindSession(request->session)) {
-      paths = r->files;
+      paths.insert(r->files.begin(), r->files.end());
     }
     if (verdict.refused) {
       return ConflictJson(request->session, base, verdict.conflicts, paths);

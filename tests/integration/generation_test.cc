@@ -215,6 +215,13 @@ TEST_F(GenerationTest, DiffNamesFilesBeforeAnythingIsFlushed) {
   EXPECT_EQ(Json({"diff", "s"})["files"][0]["path"], kDisk);
 }
 
+TEST_F(GenerationTest, RebaseNamesFilesBeforeAnythingIsFlushed) {
+  NbdClient client = Connect("s");
+  EXPECT_EQ(client.Write(0, "mine"), 0);
+  CommitWrite(0, "theirs");
+  EXPECT_EQ(Json({"rebase", "s"}, 3)["conflicts"][0]["path"], kDisk);
+}
+
 TEST_F(GenerationTest, DiffListsRangesAgainstPointsToo) {
   Write("s", 4096, RandomBytes(6, 8192));
   const json alone = Json({"diff", "s"});
