@@ -290,7 +290,7 @@ absl::StatusOr<Json> EngineImpl::Log(const Json&) {
     }
     generations.push_back(std::move(entry));
   };
-  const Generation oldest = catalog_.OldestNeeded(options_.history);
+  const Generation oldest = catalog_.OldestNeeded(history_);
   if (!catalog_.generations().contains(oldest)) add(oldest, nullptr);
   for (const auto& [number, record] : catalog_.generations()) {
     add(number, &record);
@@ -352,7 +352,7 @@ absl::StatusOr<Json> EngineImpl::Gc(const Json&) {
   if (!after.ok()) return after.status();
   absl::MutexLock lock(&mu_);
   return Json{{"freed_bytes", *after > *before ? *after - *before : 0},
-              {"oldest_generation", catalog_.OldestNeeded(options_.history)}};
+              {"oldest_generation", catalog_.OldestNeeded(history_)}};
 }
 
 absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {

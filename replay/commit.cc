@@ -311,12 +311,12 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   BlockSet fresh = generation->allocated;  // in use in no readable generation
   {
     absl::MutexLock lock(&mu_);
-    if (!catalog_.NewestNeededBeside(generation->session, options_.history)) {
+    if (!catalog_.NewestNeededBeside(generation->session, history_)) {
       pins_held_ = true;  // until Record ends: nobody opens what can't be undone
       return nullptr;
     }
     for (const GenerationRecord* later :
-         catalog_.Later(catalog_.OldestNeeded(options_.history))) {
+         catalog_.Later(catalog_.OldestNeeded(history_))) {
       fresh.Subtract(later->freed);
     }
   }
@@ -464,7 +464,7 @@ absl::Status EngineImpl::Record(
 }
 
 Generation EngineImpl::StageOldGenerations(rocksdb::WriteBatch* batch) {
-  const Generation oldest = catalog_.OldestNeeded(options_.history);
+  const Generation oldest = catalog_.OldestNeeded(history_);
   IdentityRecord identity = catalog_.identity();
   identity.oldest = std::max(identity.oldest, oldest);
   batch->Put(IdentityKey(), EncodeIdentity(identity));
@@ -499,7 +499,7 @@ void EngineImpl::ForgetOldGenerations(Generation oldest) {
 absl::Status EngineImpl::DropOldGenerations() {
   if (!pending_.empty()) return absl::OkStatus();  // may refer to any of them
   absl::MutexLock lock(&mu_);
-  if (catalog_.OldestNeeded(options_.history) == catalog_.identity().oldest) {
+  if (catalog_.OldestNeeded(history_) == catalog_.identity().oldest) {
     return absl::OkStatus();
   }
   rocksdb::WriteBatch batch;

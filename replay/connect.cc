@@ -208,7 +208,7 @@ absl::StatusOr<Generation> EngineImpl::FindPoint(
   if (point == "latest") return newest;
   Generation generation;
   if (absl::SimpleAtoi(point, &generation)) {
-    const Generation oldest = catalog_.OldestNeeded(options_.history);
+    const Generation oldest = catalog_.OldestNeeded(history_);
     if (generation <= newest && generation >= oldest) return generation;
     return absl::NotFoundError(
         absl::StrCat("generation ", point, " is not kept: ", oldest, " to ",

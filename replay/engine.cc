@@ -18,6 +18,7 @@ bool IsNameCharacter(char c, bool first) {
 }
 
 constexpr size_t kMaxNameLength = 64;
+constexpr uint64_t kReadSetPart = 8;  // of ext2cow-cache
 
 }  // namespace
 
@@ -47,7 +48,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
 EngineImpl::EngineImpl(Device* device, EngineOptions options)
     : device_(device),
       options_(std::move(options)),
-      store_budget_("the store", options_.max_store, nullptr) {
+      history_(options_.history),
+      store_budget_("the store", options_.max_store, nullptr),
+      read_memory_(options_.cache_bytes / kReadSetPart) {
   store_budget_.set_hint([this] {
     absl::MutexLock lock(&hint_mu_);
     return oldest_pin_;
@@ -89,12 +92,28 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     maps_ = std::make_unique<MapCache>(image_.get());
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
+  if (absl::Status status = SettleHistory(); !status.ok()) return status;
   MeasureMarked();
   if (!options_.inspect) {
     if (absl::Status status = RemoveStrays(); !status.ok()) return status;
   }
   if (options_.serving) ticker_ = std::thread([this] { Tick(); });
   return absl::OkStatus();
+}
+
+// A tool keeps as many past generations as the server did.
+absl::Status EngineImpl::SettleHistory() {
+  absl::MutexLock lock(&mu_);
+  if (!catalog_.has_identity()) return absl::OkStatus();
+  IdentityRecord identity = catalog_.identity();
+  if (!options_.serving) history_ = identity.history;
+  if (identity.history == history_) return absl::OkStatus();
+  identity.history = history_;
+  rocksdb::WriteBatch batch;
+  batch.Put(IdentityKey(), EncodeIdentity(identity));
+  absl::Status status = store_->Write(&batch, /*sync=*/false);
+  if (status.ok()) catalog_.PutIdentity(std::move(identity));
+  return status;
 }
 
 absl::Status EngineImpl::ImageStatus() const {
@@ -148,7 +167,7 @@ void EngineImpl::CollectGenerations() {
 
 void EngineImpl::NoteOldestPin() {
   absl::MutexLock lock(&mu_);
-  const Generation oldest = catalog_.OldestNeeded(options_.history);
+  const Generation oldest = catalog_.OldestNeeded(history_);
   std::string pins = absl::StrJoin(catalog_.PinnedBy(oldest), ", ");
   if (pins.empty()) pins = "ext2cow-history";
   absl::MutexLock hint(&hint_mu_);

@@ -85,6 +85,7 @@ class EngineImpl : public Engine {
 
   // engine.cc: start and stop.
   absl::Status OpenImage();
+  absl::Status SettleHistory();
   // From now on what would come from the image is refused.
   void Refuse(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Recover();
@@ -250,7 +251,9 @@ class EngineImpl : public Engine {
 
   Device* const device_;
   const EngineOptions options_;
+  uint64_t history_;  // constant after Start
   LimitBudget store_budget_;
+  ReadMemory read_memory_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Image> image_;
   std::unique_ptr<MapCache> maps_;

@@ -30,6 +30,7 @@ absl::Status EngineImpl::OpenImage() {
     IdentityRecord fresh;
     fresh.uuid = UuidOf(*now);
     fresh.size = device_->size();
+    fresh.history = options_.history;
     fresh.superblock = fresh.superblock_before = *now;
     rocksdb::WriteBatch batch;
     batch.Put(IdentityKey(), EncodeIdentity(fresh));

@@ -71,7 +71,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
       record.anonymous = anonymous;
     }
     session = std::make_shared<Session>(name, image_.get(), &store_budget_,
-                                        options_.max_session);
+                                        options_.max_session, &read_memory_);
     session->life.users = 1;
     session->life.connections = connection ? 1 : 0;
     session->life.was_connected = connection;

@@ -16,21 +16,38 @@ void UnionInto(BlockSets* into, const BlockSets& from) {
   for (const auto& [space, set] : from) (*into)[space].Union(set);
 }
 
-FileReads::FileReads(uint64_t file_size)
-    : pages_(Covering(0, file_size).count / kPageBlocks + 1) {}
+FileReads::FileReads(uint64_t file_size, ReadMemory* memory)
+    : blocks_(Covering(0, file_size).count),
+      memory_(memory),
+      pages_(blocks_ / kPageBlocks + 1) {}
 
-FileReads::~FileReads() {
-  for (auto& page : pages_) delete page.load();
+FileReads::~FileReads() { Clear(); }
+
+FileReads::Page* FileReads::AllRead() {
+  static Page* const page = [] {
+    auto* const full = new Page;
+    for (auto& word : *full) word.store(~uint64_t{0});
+    return full;
+  }();
+  return page;
+}
+
+void FileReads::Drop(Page* page) {
+  if (page == nullptr || page == AllRead()) return;
+  delete page;
+  if (memory_ != nullptr) memory_->Return(sizeof(Page));
 }
 
 FileReads::Page* FileReads::FindOrMake(size_t index) {
   Page* page = pages_[index].load(std::memory_order_acquire);
   if (page != nullptr) return page;
-  auto made = std::make_unique<Page>();
-  for (auto& word : *made) word.store(0, std::memory_order_relaxed);
-  if (pages_[index].compare_exchange_strong(page, made.get())) {
-    return made.release();
+  Page* made = AllRead();
+  if (memory_ == nullptr || memory_->Take(sizeof(Page))) {
+    made = new Page;
+    for (auto& word : *made) word.store(0, std::memory_order_relaxed);
   }
+  if (pages_[index].compare_exchange_strong(page, made)) return made;
+  Drop(made);
   return page;
 }
 
@@ -56,6 +73,13 @@ BlockSet FileReads::Snapshot() const {
   for (size_t p = 0; p < pages_.size(); ++p) {
     const Page* page = pages_[p].load(std::memory_order_acquire);
     if (page == nullptr) continue;
+    if (page == AllRead()) {
+      const uint64_t first = p * kPageBlocks;
+      if (first < blocks_) {
+        set.AddRange({first, std::min(kPageBlocks, blocks_ - first)});
+      }
+      continue;
+    }
     for (size_t w = 0; w < page->size(); ++w) {
       uint64_t word = (*page)[w].load();
       const uint64_t base = p * kPageBlocks + w * 64;
@@ -72,13 +96,13 @@ BlockSet FileReads::Snapshot() const {
 }
 
 void FileReads::Clear() {
-  for (auto& page : pages_) delete page.exchange(nullptr);
+  for (auto& page : pages_) Drop(page.exchange(nullptr));
 }
 
 FileReads* ReadSet::File(SpaceId inode, uint64_t file_size) {
   absl::MutexLock lock(&mu_);
   auto& file = files_[inode];
-  if (file == nullptr) file = std::make_unique<FileReads>(file_size);
+  if (file == nullptr) file = std::make_unique<FileReads>(file_size, memory_);
   return file.get();
 }
 

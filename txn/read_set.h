@@ -23,13 +23,32 @@ using BlockSets = std::map<SpaceId, BlockSet>;
 uint64_t CountBlocks(const BlockSets& sets);
 void UnionInto(BlockSets* into, const BlockSets& from);
 
+// Memory that all read sets share. When it is used up, read sets become coarser:
+// more conflicts, never fewer. Thread-safe.
+class ReadMemory {
+ public:
+  explicit ReadMemory(uint64_t limit) : limit_(limit) {}  // bytes
+  bool Take(uint64_t bytes) {
+    if (used_.fetch_add(bytes) + bytes <= limit_) return true;
+    used_.fetch_sub(bytes);
+    return false;
+  }
+  void Return(uint64_t bytes) { used_.fetch_sub(bytes); }
+
+ private:
+  const uint64_t limit_;
+  std::atomic<uint64_t> used_{0};
+};
+
 // The blocks of one file that a session's clients may remember. Mark may be
 // called from any thread: it takes no lock, and allocates only for the first
-// block of each 128 MiB of the file. The rest needs that nobody marks meanwhile
-// (the session's requests are held), or misses what is being marked.
+// block of each 128 MiB of the file; without memory left it takes all of them for
+// read. The rest needs that nobody marks meanwhile (the session's requests are
+// held), or misses what is being marked.
 class FileReads {
  public:
-  explicit FileReads(uint64_t file_size);
+  // `memory` outlives it; null: no limit.
+  explicit FileReads(uint64_t file_size, ReadMemory* memory = nullptr);
   ~FileReads();
   FileReads(const FileReads&) = delete;
   FileReads& operator=(const FileReads&) = delete;
@@ -42,14 +61,20 @@ class FileReads {
   static constexpr uint64_t kPageBlocks = 32768;
   using Page = std::array<std::atomic<uint64_t>, kPageBlocks / 64>;
 
+  static Page* AllRead();
   Page* FindOrMake(size_t index);
+  void Drop(Page* page);
 
+  const uint64_t blocks_;
+  ReadMemory* const memory_;
   std::vector<std::atomic<Page*>> pages_;  // the pages are owned
 };
 
 // The read set of a session: one FileReads a file, made when the file is opened.
 class ReadSet {
  public:
+  explicit ReadSet(ReadMemory* memory = nullptr) : memory_(memory) {}
+
   // Valid until the read set is destroyed.
   FileReads* File(SpaceId inode, uint64_t file_size);
 
@@ -58,6 +83,7 @@ class ReadSet {
   void Clear();
 
  private:
+  ReadMemory* const memory_;
   mutable absl::Mutex mu_;
   std::map<SpaceId, std::unique_ptr<FileReads>> files_ ABSL_GUARDED_BY(mu_);
   BlockSets others_ ABSL_GUARDED_BY(mu_);  // what was added, not marked

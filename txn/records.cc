@@ -204,6 +204,7 @@ std::string EncodeIdentity(const IdentityRecord& record) {
   RecordWriter w('I', kVersion);
   w.Bytes(record.uuid).U64(record.size);
   w.U64(record.newest).U64(record.oldest).U64(record.adopted);
+  w.U64(record.history);
   PutSuperblock(&w, record.superblock);
   PutSuperblock(&w, record.superblock_before);
   return w.Finish();
@@ -219,6 +220,7 @@ absl::StatusOr<IdentityRecord> DecodeIdentity(std::string_view bytes) {
   record.newest = r->U64();
   record.oldest = r->U64();
   record.adopted = r->U64();
+  record.history = r->U64();
   for (Superblock* superblock :
        {&record.superblock, &record.superblock_before}) {
     absl::StatusOr<Superblock> stored = GetSuperblock(&*r);

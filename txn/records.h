@@ -80,6 +80,7 @@ struct IdentityRecord {
   Generation newest = 0;
   Generation oldest = 0;   // no generation before this one can be read
   Generation adopted = 0;  // the newest generation that `adopt` made
+  uint64_t history = 0;    // the last server's ext2cow-history
   Superblock superblock{};         // with all commits applied
   Superblock superblock_before{};  // while a commit is not applied
 };

@@ -9,8 +9,10 @@
 namespace ext2cow {
 
 Session::Session(std::string name, const Image* image,
-                 LimitBudget* store_budget, uint64_t max_bytes)
-    : budget(absl::StrCat("session ", name), max_bytes, store_budget),
+                 LimitBudget* store_budget, uint64_t max_bytes,
+                 ReadMemory* read_memory)
+    : reads(read_memory),
+      budget(absl::StrCat("session ", name), max_bytes, store_budget),
       name_(std::move(name)),
       image_(image) {}
 

@@ -39,7 +39,7 @@ class Session {
   using Persist = std::function<absl::Status()>;
 
   Session(std::string name, const Image* image, LimitBudget* store_budget,
-          uint64_t max_bytes);
+          uint64_t max_bytes, ReadMemory* read_memory);
 
   const std::string& name() const { return name_; }
 

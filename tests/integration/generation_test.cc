@@ -91,6 +91,16 @@ TEST_F(GenerationTest, HistoryKeepsOnlyWhatItSays) {
   EXPECT_FALSE(Opens("@4"));
 }
 
+TEST_F(GenerationTest, OfflineToolsKeepTheServersHistory) {
+  Start({"ext2cow-history=20"});
+  for (int i = 0; i < 12; ++i) CommitWrite(4096, absl::StrCat("mark ", i));
+  EXPECT_EQ(server_->Stop(), 0);
+  Do({"gc", "--image", image_});
+  Start({"ext2cow-history=20"});
+  EXPECT_EQ(Connect("@0").Read(4096, 6), original_.substr(4096, 6));
+  EXPECT_EQ(Connect("@3").Read(4096, 6), "mark 2");
+}
+
 TEST_F(GenerationTest, PinsKeepGenerations) {
   Start({"ext2cow-history=0"});
   Do({"tag", "golden"});

@@ -53,5 +53,22 @@ TEST(ReadSetTest, AddedBlocksOfUnopenedFilesAreKept) {
   EXPECT_TRUE(reads.Snapshot().empty());
 }
 
+// Without memory a block read stands for the 128 MiB around it, to the file's end.
+TEST(ReadSetTest, GetsCoarserWithoutMemory) {
+  constexpr uint64_t kPage = 32768;
+  ReadMemory memory(5000);  // room for one page
+  FileReads reads((3 * kPage + 7) * kBlockSize, &memory);
+  reads.Mark({5, 1});
+  reads.Mark({kPage + 9, 2});
+  reads.Mark({3 * kPage, 1});
+  EXPECT_EQ(reads.Snapshot().Runs(),
+            (std::vector<BlockRange>{{5, 1}, {kPage, kPage}, {3 * kPage, 7}}));
+  reads.Clear();
+  EXPECT_TRUE(reads.Snapshot().empty());
+  reads.Mark({kPage + 9, 2});  // what was returned can be taken again
+  EXPECT_EQ(reads.Snapshot().Runs(),
+            (std::vector<BlockRange>{{kPage + 9, 2}}));
+}
+
 }  // namespace
 }  // namespace ext2cow

@@ -103,6 +103,7 @@ TEST(RecordsTest, AFittingChecksumDoesNotMakeFieldsGood) {
                                    .U64(2)
                                    .U64(3)
                                    .U64(4)
+                                   .U64(5)
                                    .Bytes(std::string(1024, 'x'))
                                    .Bytes(std::string(1023, 'x'))
                                    .Finish();
