@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/sync_point.h"
 
 namespace ext2cow {
 namespace {
@@ -52,6 +53,7 @@ std::vector<Image::Piece> Image::Locate(Generation generation, uint64_t offset,
 absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
                              void* buffer, size_t length) const {
   if (generation >= newest_undo_.load() && !has_redo_.load()) {
+    SyncPoint("image:device");
     return device_->Read(offset, buffer, length);
   }
   std::vector<Piece> pieces;
@@ -74,6 +76,7 @@ absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
                 "an undo layer lacks the block at byte ", at, " of the image"));
           });
     } else {
+      SyncPoint("image:device-under-redo");
       status = device_->Read(piece.offset, to, piece.length);
       for (const auto& commit : redo) {
         if (!status.ok()) break;

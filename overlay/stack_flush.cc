@@ -20,6 +20,7 @@
 #include "overlay/checksum.h"
 #include "overlay/keys.h"
 #include "overlay/stack_impl.h"
+#include "overlay/sync_point.h"
 
 namespace ext2cow {
 namespace {
@@ -174,6 +175,7 @@ absl::Status StackImpl::FlushOnce(bool sync) {
     absl::MutexLock lock(&mu_);
     naming = state_.TakeNaming(rows);
   }
+  SyncPoint("flush:taken");
   sync = sync || !naming.punches.empty();
   if (!naming.empty()) {
     status = files_.Sync();

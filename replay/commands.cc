@@ -8,6 +8,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
 #include "replay/params.h"
@@ -262,6 +263,7 @@ absl::StatusOr<Json> EngineImpl::Rm(const Json& params) {
     if (!record.ok()) return record.status();
     auto give_back =
         absl::MakeCleanup([&] { ReturnRecord(source->session); });
+    SyncPoint("rm:taken");
     absl::MutexLock lock(&mu_);
     if (absl::Status s = DropSession(source->session); !s.ok()) return s;
   }

@@ -20,6 +20,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
 
@@ -457,6 +458,7 @@ absl::Status EngineImpl::Record(
   absl::Status status =
       CommitPoint(session, *generation, record, *std::move(undo), new_maps);
   if (!status.ok()) return status;
+  SyncPoint("commit:named");
   pending_.push_back(std::move(record));
   if (session == nullptr) return absl::OkStatus();
   session->gate.AssertHeld();
@@ -573,7 +575,9 @@ absl::Status EngineImpl::FinishApplied() {
 }
 
 absl::Status EngineImpl::ApplyPending(const Progress& progress) {
+  SyncPoint("commit:recorded");
   absl::Status status = Apply(device_, pending_, progress);
+  SyncPoint("commit:written");
   for (const auto& record : pending_) {
     if (status.ok()) status = MarkApplied(record->generation);
   }
@@ -592,6 +596,7 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
   });
   auto frozen = Freeze(session.get(), request.dry_run);
   if (!frozen.ok()) return frozen.status();
+  SyncPoint("commit:frozen");
   if (frozen->stack == nullptr) {
     return Json{{"result", "empty"}, {"session", session->name()}};
   }

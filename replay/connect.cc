@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 
 namespace ext2cow {
@@ -248,6 +249,7 @@ absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::OpenFile(
     }
     auto found = FindFile(generation, path);
     if (!found.ok()) return found;
+    SyncPoint("open:found");
     absl::MutexLock gate(&session->gate);
     if (session->generation != generation) continue;  // it moved meanwhile
     const auto& [inode, file] = *found;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
 
@@ -134,6 +135,7 @@ void EngineImpl::Tick() {
       }
     }
     for (const auto& session : sessions) {
+      SyncPoint("tick:drain");
       if (absl::Status s = session->stack->Drain(); !s.ok()) {
         options_.log(std::string(s.message()));
       }
@@ -208,6 +210,7 @@ void EngineImpl::Shutdown() {
     stopping_ = true;
     for (const auto& [name, session] : live_) sessions.push_back(session);
   }
+  SyncPoint("stop:begun");
   if (ticker_.joinable()) ticker_.join();
   absl::MutexLock commit(&commit_mu_);
   for (const auto& session : sessions) {

@@ -14,6 +14,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 
 namespace ext2cow {
@@ -82,6 +83,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     catalog_.PinGeneration(record.generation);
     live_[name] = session;
   }
+  SyncPoint("open:loading");
   const absl::Status loaded = Load(session.get(), record);
   absl::MutexLock lock(&mu_);
   session->life.busy = false;
@@ -270,6 +272,7 @@ absl::Status EngineImpl::Detach(const std::shared_ptr<Session>& session) {
 
 absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
   if (absl::Status s = session->stack->Settle(); !s.ok()) return s;
+  SyncPoint("freeze:settled");
   std::vector<LayerId> below = session->stack->layers();
   auto layer = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
@@ -340,6 +343,7 @@ void EngineImpl::Leave(const std::shared_ptr<Session>& session) {
     absl::MutexLock lock(&mu_);
     last = --session->life.connections == 0 && !session->detached;
   }
+  SyncPoint("leave:left");
   if (last && session->written) Disconnected(session);
   Release(session);
 }
@@ -356,6 +360,7 @@ void EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
   request.session = session->name();
   request.isolation = options_.isolation;
   const auto result = Commit(request, nullptr);
+  SyncPoint("leave:committed");
   if (result.ok() && result->at("result") != "conflict") {
     // All of it is in the image: the next connection starts from the newest
     // generation, unless somebody made the session or its snapshots on purpose.

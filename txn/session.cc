@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/sync_point.h"
 
 namespace ext2cow {
 
@@ -47,6 +48,7 @@ absl::Status Session::Write(SpaceId inode, uint64_t offset, const void* buffer,
   written.store(true, std::memory_order_relaxed);
   written_since_freeze.store(true, std::memory_order_relaxed);
   const File& file = files.at(inode);
+  SyncPoint("session:write");
   return stack->Write(inode, offset, buffer, length,
                       [&](uint64_t at, void* to, size_t n) {
                         gate.AssertReaderHeld();
