@@ -513,19 +513,39 @@ absl::Status EngineImpl::DropOldGenerations() {
 
 absl::Status EngineImpl::MarkApplied(Generation number) {
   std::shared_ptr<Session> live;
-  GenerationRecord generation;
   {
     absl::MutexLock lock(&mu_);
-    generation = catalog_.generations().at(number);
-    const auto it = live_.find(generation.session);
-    if (it != live_.end() && !it->second->life.busy) live = it->second;
+    const std::string name = catalog_.generations().at(number).session;
+    // Not while it is being loaded with the layers that go now:
+    //
+    //   opener                          committer
+    //   finds layers 1, 2
+    //                                   the record has 2 alone, 1 is removed
+    //   opens 1, 2
+    const auto idle = [&] {
+      mu_.AssertHeld();
+      const auto it = live_.find(name);
+      return it == live_.end() || !it->second->life.busy;
+    };
+    mu_.Await(absl::Condition(&idle));
+    const auto it = live_.find(name);
+    if (it == live_.end()) return NameApplied(number, nullptr);
+    live = it->second;
+    ++live->life.users;
+    ++live->life.commands;
   }
+  auto release = absl::MakeCleanup([&] { Release(live); });
+  absl::MutexLock gate(&live->gate);
+  absl::MutexLock lock(&mu_);
+  return NameApplied(number, live.get());
+}
+
+absl::Status EngineImpl::NameApplied(Generation number, Session* live) {
+  GenerationRecord generation = catalog_.generations().at(number);
   const std::vector<LayerId> sources =
       std::exchange(generation.source_layers, {});
   generation.applied = true;
   const uint32_t pieces = std::exchange(generation.redo_pieces, 0);
-  absl::MutexLockMaybe gate(live != nullptr ? &live->gate : nullptr);
-  absl::MutexLock lock(&mu_);
   rocksdb::WriteBatch batch;
   DeletePieces(&batch, number, pieces);
   batch.Put(GenerationKey(number), EncodeGeneration(generation));

@@ -251,6 +251,7 @@ absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::OpenFile(
     if (!found.ok()) return found;
     SyncPoint("open:found");
     absl::MutexLock gate(&session->gate);
+    if (session->detached) return session->Detached();
     if (session->generation != generation) continue;  // it moved meanwhile
     const auto& [inode, file] = *found;
     if (session->files.contains(inode)) return found;

@@ -136,6 +136,8 @@ void EngineImpl::Tick() {
     }
     for (const auto& session : sessions) {
       SyncPoint("tick:drain");
+      absl::ReaderMutexLock gate(&session->gate);
+      if (session->stack == nullptr) continue;  // unloaded meanwhile
       if (absl::Status s = session->stack->Drain(); !s.ok()) {
         options_.log(std::string(s.message()));
       }

@@ -105,8 +105,11 @@ class EngineImpl : public Engine {
                                                    bool anonymous,
                                                    bool connection);
   absl::Status Load(Session* session, const SessionRecord& record);
+  // One user, a command or any, has done.
   void Release(const std::shared_ptr<Session>& session);
-  // Makes all of a session durable and closes it for its connections.
+  void LetGo(const std::shared_ptr<Session>& session);
+  // Makes all of a session durable and closes it for its connections; waits for
+  // the commands in it. No command may call it with its own session.
   absl::Status Detach(const std::shared_ptr<Session>& session);
   // The last user has gone, or the server stops.
   absl::Status Unload(Session* session);
@@ -202,6 +205,9 @@ class EngineImpl : public Engine {
   // Durable with the next synced write, like FinishApplied.
   absl::Status MarkApplied(Generation number)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // `live`: the session that was committed, its gate held alone; or null.
+  absl::Status NameApplied(Generation number, Session* live)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status FinishApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   nlohmann::json ConflictJson(const std::string& session, Generation base,
                               const std::vector<Conflict>& conflicts,

@@ -5,9 +5,12 @@
 //
 //   Acquire   not live -> busy (Load) -> live; users + 1
 //   Release   users - 1; at 0: busy (Unload) -> not live
-//   Detach    live -> not live; its connections keep a session that refuses
+//   Detach    live, no command in it -> not live; its connections keep a session
+//             that refuses
 //
-// Whoever finds a session busy waits: it is being loaded or saved.
+// Whoever finds a session busy waits: it is being loaded or saved. A command (a
+// user that is no connection) waits neither for commit_mu_ nor for another session,
+// so that whoever holds commit_mu_ may wait for its end.
 #include <algorithm>
 #include <utility>
 
@@ -46,9 +49,10 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     mu_.Await(absl::Condition(&ready));
     if (stopping_) return absl::CancelledError("the server is stopping");
     if (const auto live = live_.find(name); live != live_.end()) {
-      ++live->second->life.users;
-      if (connection) ++live->second->life.connections;
-      live->second->life.was_connected |= connection;
+      Session::Life& life = live->second->life;
+      ++life.users;
+      ++(connection ? life.connections : life.commands);
+      life.was_connected |= connection;
       return live->second;
     }
     const SessionRecord* known = catalog_.FindSession(name);
@@ -76,6 +80,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     session->life.users = 1;
     session->life.connections = connection ? 1 : 0;
     session->life.was_connected = connection;
+    session->life.commands = connection ? 0 : 1;
     session->life.anonymous = record.anonymous;
     session->life.from_connection = record.from_connection;
     session->life.pinned = record.generation;
@@ -226,6 +231,14 @@ absl::Status EngineImpl::Unload(Session* session) {
 void EngineImpl::Release(const std::shared_ptr<Session>& session) {
   {
     absl::MutexLock lock(&mu_);
+    --session->life.commands;
+  }
+  LetGo(session);
+}
+
+void EngineImpl::LetGo(const std::shared_ptr<Session>& session) {
+  {
+    absl::MutexLock lock(&mu_);
     // Busy: Detach takes it apart already.
     if (--session->life.users > 0 || session->life.busy) return;
     session->life.busy = true;
@@ -245,7 +258,7 @@ void EngineImpl::Release(const std::shared_ptr<Session>& session) {
 
 absl::Status EngineImpl::Detach(const std::shared_ptr<Session>& session) {
   {
-    // Only one of Release and Detach unloads a session, and its busy flag stays
+    // Only one of LetGo and Detach unloads a session, and its busy flag stays
     // set for ever: who waits for it looks whether the session is still there.
     absl::MutexLock lock(&mu_);
     bool gone = false;
@@ -253,7 +266,7 @@ absl::Status EngineImpl::Detach(const std::shared_ptr<Session>& session) {
       mu_.AssertHeld();
       const auto live = live_.find(session->name());
       gone = live == live_.end() || live->second != session;
-      return gone || !session->life.busy;
+      return gone || (!session->life.busy && session->life.commands == 0);
     };
     mu_.Await(absl::Condition(&free));
     if (gone) return absl::OkStatus();
@@ -304,9 +317,11 @@ absl::StatusOr<SessionRecord> EngineImpl::TakeRecord(const std::string& name,
       absl::MutexLock lock(&mu_);
       const auto idle = [&] {
         mu_.AssertHeld();
+        if (taken_.contains(name)) return false;
         const auto live = live_.find(name);
-        return !taken_.contains(name) &&
-               (live == live_.end() || !live->second->life.busy);
+        if (live == live_.end()) return true;
+        const Session::Life& life = live->second->life;
+        return !life.busy && (life.connections > 0 || life.commands == 0);
       };
       mu_.Await(absl::Condition(&idle));
       const auto live = live_.find(name);
@@ -345,7 +360,7 @@ void EngineImpl::Leave(const std::shared_ptr<Session>& session) {
   }
   SyncPoint("leave:left");
   if (last && session->written) Disconnected(session);
-  Release(session);
+  LetGo(session);
 }
 
 // The policy for a session whose last connection has closed and that was written.
@@ -363,10 +378,14 @@ void EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
   SyncPoint("leave:committed");
   if (result.ok() && result->at("result") != "conflict") {
     // All of it is in the image: the next connection starts from the newest
-    // generation, unless somebody made the session or its snapshots on purpose.
+    // generation, unless somebody made the session or its snapshots on purpose, or
+    // another client came, wrote and left meanwhile.
     absl::MutexLock lock(&mu_);
+    const Session::Life& life = session->life;
+    if (life.busy) return;  // taken away
     const SessionRecord* record = catalog_.FindSession(session->name());
-    if (session->life.from_connection && session->life.connections == 0 &&
+    if (life.from_connection && life.connections == 0 &&
+        session->stack->ChangedBytes() == 0 &&
         (record == nullptr || record->snapshots.empty())) {
       session->life.anonymous = true;
     }

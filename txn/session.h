@@ -75,9 +75,11 @@ class Session {
   absl::Mutex gate;
   Generation generation ABSL_GUARDED_BY(gate) = 0;
   absl::flat_hash_map<SpaceId, File> files ABSL_GUARDED_BY(gate);
-  // Set once, before the first request.
+  // Set once, before the first request, and null once `detached` or unloaded: who
+  // is no request looks with the gate held, or is counted in life.commands.
   std::unique_ptr<Stack> stack;
   Persist persist;
+  absl::Status Detached() const;  // what a request answers then
 
   // Synchronize themselves.
   ReadSet reads;
@@ -93,6 +95,7 @@ class Session {
     int users = 0;        // connections and commands; the last one unloads it
     int connections = 0;
     bool was_connected = false;  // since it was loaded
+    int commands = 0;      // in these nobody takes the session away
     bool busy = true;      // being loaded or unloaded: wait
     bool anonymous = false;
     bool from_connection = false;
@@ -101,8 +104,6 @@ class Session {
   std::atomic<bool> persisted{false};  // the store has a record of it
 
  private:
-  absl::Status Detached() const;
-
   const std::string name_;
   const Image* const image_;
 };

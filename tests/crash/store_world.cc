@@ -25,8 +25,8 @@ const std::string& LockDirectory() {
   return *name;
 }
 
-EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env) {
-  EngineOptions options;
+EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env,
+                        EngineOptions options) {
   options.cache_bytes = 8 << 20;
   options.log = [](const std::string&) {};
   options.adjust_store = [disk, env](StoreOptions* store) {
@@ -37,10 +37,12 @@ EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env) {
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> OpenOn(SimDisk* disk, Device* device,
-                                               rocksdb::Env* env) {
+                                               rocksdb::Env* env,
+                                               EngineOptions options = {}) {
   auto lock = StoreLock::Acquire(LockDirectory(), true);
   if (!lock.ok()) return lock.status();
-  return Engine::Open(*std::move(lock), device, OptionsOn(disk, env));
+  return Engine::Open(*std::move(lock), device,
+                      OptionsOn(disk, env, std::move(options)));
 }
 
 bool Allowed(const std::string& content,
@@ -262,11 +264,11 @@ void World::Shutdown() {
   End();
 }
 
-Recovered::Recovered(SimDisk::Files files)
+Recovered::Recovered(SimDisk::Files files, EngineOptions options)
     : disk_(std::move(files)),
       device_(&disk_, kImageName),
       env_(SimEnv(&disk_)) {
-  auto engine = OpenOn(&disk_, &device_, env_.get());
+  auto engine = OpenOn(&disk_, &device_, env_.get(), std::move(options));
   status_ = engine.status();
   if (engine.ok()) engine_ = *std::move(engine);
 }

@@ -90,7 +90,8 @@ class World {
 // Opens the engine on what a cut left, in a directory that stays the same.
 class Recovered {
  public:
-  explicit Recovered(SimDisk::Files files);
+  // `options` but for the cache, the log and the files.
+  explicit Recovered(SimDisk::Files files, EngineOptions options = {});
   ~Recovered();
   const absl::Status& status() const { return status_; }
   Engine* engine() { return engine_.get(); }
