@@ -43,6 +43,15 @@ std::string TemporaryFile() {
        setuid(*options.user) != 0)) {
     _exit(127);
   }
+#ifdef EXT2COW_SANITIZER_RUNTIME
+  if (argv[0] == "nbdkit") {
+    setenv("LD_PRELOAD", EXT2COW_SANITIZER_RUNTIME, 1);
+    setenv("LSAN_OPTIONS",
+           "suppressions=" EXT2COW_SOURCE_DIR
+           "/tests/lsan.supp:print_suppressions=0",
+           1);
+  }
+#endif
   for (const std::string& entry : options.environment) {
     putenv(const_cast<char*>(entry.c_str()));
   }
