@@ -164,12 +164,13 @@ TEST_F(ServingTest, InTheBackground) {
   const std::vector<std::string> parameters = Options().parameters;
   line.insert(line.end(), parameters.begin(), parameters.end());
   RunOk(line);
-  const pid_t pid = static_cast<pid_t>(std::stoi(ReadFileBytes(pidfile)));
   {
     NbdClient client(socket, "s");
     ASSERT_TRUE(client.connected()) << client.error();
     EXPECT_EQ(client.Write(0, "background"), 0);
   }
+  // The child writes it, maybe after the parent's end, before it serves.
+  const pid_t pid = static_cast<pid_t>(std::stoi(ReadFileBytes(pidfile)));
   EXPECT_EQ(CommitJson({"s"})["result"], "committed");
   EXPECT_THAT(StartRefused(Options()), HasSubstr(absl::StrCat(pid)))
       << "the child holds the store's lock";
