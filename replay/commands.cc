@@ -470,6 +470,8 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
     return absl::InvalidArgumentError("params must be an object");
   }
   const Json args = params.is_null() ? Json::object() : params;
+  absl::ReaderMutexLock open(&open_mu_);
+  if (absl::Status s = Stopped(); !s.ok()) return s;
   if (method == "commit") return CommitCommand(args, progress);
   if (method == "revert") return Revert(args, progress);
   using Command = absl::StatusOr<Json> (EngineImpl::*)(const Json&);

@@ -113,6 +113,8 @@ class PointConnection : public Connection {
   std::string description() const override { return what_.description; }
 
   absl::Status Read(uint64_t offset, void* buffer, size_t length) override {
+    absl::ReaderMutexLock open(engine_->open_mu());
+    if (absl::Status s = engine_->Stopped(); !s.ok()) return s;
     if (absl::Status s = engine_->ImageStatus(); !s.ok()) return s;
     if (what_.stack == nullptr) return ReadImage(offset, buffer, length);
     return what_.stack->Read(what_.inode, offset, buffer, length,
@@ -357,6 +359,8 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::Connect(
   if (image_ == nullptr) {
     return absl::FailedPreconditionError("there is no image");
   }
+  absl::ReaderMutexLock open(&open_mu_);
+  if (absl::Status s = Stopped(); !s.ok()) return s;
   if (absl::Status s = ImageStatus(); !s.ok()) return s;
   if (!request.point.empty() || !request.snapshot.empty()) {
     if (!request.point.empty() && !options_.points) {

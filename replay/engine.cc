@@ -117,6 +117,11 @@ absl::Status EngineImpl::SettleHistory() {
   return status;
 }
 
+absl::Status EngineImpl::Stopped() const {
+  if (!closed_) return absl::OkStatus();
+  return absl::CancelledError("the server is stopping");
+}
+
 absl::Status EngineImpl::ImageStatus() const {
   absl::MutexLock lock(&mu_);
   return image_status_;
@@ -214,15 +219,26 @@ void EngineImpl::Shutdown() {
   }
   SyncPoint("stop:begun");
   if (ticker_.joinable()) ticker_.join();
-  absl::MutexLock commit(&commit_mu_);
-  for (const auto& session : sessions) {
-    if (absl::Status status = Detach(session); !status.ok()) {
-      options_.log(absl::StrCat("session ", session->name(), ": ",
-                                std::string(status.message())));
+  {
+    absl::MutexLock commit(&commit_mu_);
+    for (const auto& session : sessions) {
+      if (absl::Status status = Detach(session); !status.ok()) {
+        options_.log(absl::StrCat("session ", session->name(), ": ",
+                                  std::string(status.message())));
+      }
     }
   }
+  SyncPoint("stop:detached");
   Reclaim();
-  reclaimer_.reset();
+  absl::MutexLock open(&open_mu_);
+  absl::MutexLock commit(&commit_mu_);
+  closed_ = true;
+  std::unique_ptr<Reclaimer> reclaimer;
+  {
+    absl::MutexLock lock(&mu_);
+    reclaimer = std::move(reclaimer_);
+  }
+  reclaimer.reset();
   if (absl::Status status = store_->Close(); !status.ok()) {
     options_.log(std::string(status.message()));
   }

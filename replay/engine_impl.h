@@ -27,6 +27,8 @@ namespace ext2cow {
 using Json = nlohmann::json;
 
 // Locks, in the order in which they may be taken:
+//   open_mu_     shared by commands, by who opens something and by readers of
+//                points; alone to close the store, under nobody's feet
 //   commit_mu_   one commit, revert, rebase, adopt or gc at a time
 //   Session::gate
 //   mu_          the catalog and the sessions' lives; held for a store write, never
@@ -52,6 +54,9 @@ class EngineImpl : public Engine {
   // A read-only connection on a point or snapshot has left.
   void LeavePoint(Generation generation, const std::vector<LayerId>& layers);
   const Image& image() const { return *image_; }
+  // Held shared by who reads a point, and asks Stopped() first.
+  absl::Mutex* open_mu() ABSL_LOCK_RETURNED(open_mu_) { return &open_mu_; }
+  absl::Status Stopped() const ABSL_SHARED_LOCKS_REQUIRED(open_mu_);
   // Not OK once somebody else changed the image.
   absl::Status ImageStatus() const;
 
@@ -105,9 +110,8 @@ class EngineImpl : public Engine {
                                                    bool anonymous,
                                                    bool connection);
   absl::Status Load(Session* session, const SessionRecord& record);
-  // One user, a command or any, has done.
-  void Release(const std::shared_ptr<Session>& session);
-  void LetGo(const std::shared_ptr<Session>& session);
+  void Release(const std::shared_ptr<Session>& session);  // a command has done
+  void LetGo(const std::shared_ptr<Session>& session, bool command);
   // Makes all of a session durable and closes it for its connections; waits for
   // the commands in it. No command may call it with its own session.
   absl::Status Detach(const std::shared_ptr<Session>& session);
@@ -265,7 +269,10 @@ class EngineImpl : public Engine {
   std::unique_ptr<MapCache> maps_;
   std::unique_ptr<Reclaimer> reclaimer_;
 
-  absl::Mutex commit_mu_;
+  mutable absl::Mutex open_mu_;
+  bool closed_ ABSL_GUARDED_BY(open_mu_) = false;  // the store is
+
+  absl::Mutex commit_mu_ ABSL_ACQUIRED_AFTER(open_mu_);
   // Recorded and not yet applied.
   CommitRecords pending_ ABSL_GUARDED_BY(commit_mu_);
 

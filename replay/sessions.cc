@@ -229,16 +229,13 @@ absl::Status EngineImpl::Unload(Session* session) {
 }
 
 void EngineImpl::Release(const std::shared_ptr<Session>& session) {
-  {
-    absl::MutexLock lock(&mu_);
-    --session->life.commands;
-  }
-  LetGo(session);
+  LetGo(session, /*command=*/true);
 }
 
-void EngineImpl::LetGo(const std::shared_ptr<Session>& session) {
+void EngineImpl::LetGo(const std::shared_ptr<Session>& session, bool command) {
   {
     absl::MutexLock lock(&mu_);
+    if (command) --session->life.commands;
     // Busy: Detach takes it apart already.
     if (--session->life.users > 0 || session->life.busy) return;
     session->life.busy = true;
@@ -301,11 +298,9 @@ absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
 }
 
 void EngineImpl::Reclaim() {
-  std::vector<LayerId> freed;
-  {
-    absl::MutexLock lock(&mu_);
-    freed = catalog_.TakeFreed();
-  }
+  absl::MutexLock lock(&mu_);
+  if (reclaimer_ == nullptr) return;  // stopped: the next start does it
+  const std::vector<LayerId> freed = catalog_.TakeFreed();
   if (!freed.empty()) reclaimer_->Add(freed);
 }
 
@@ -360,7 +355,7 @@ void EngineImpl::Leave(const std::shared_ptr<Session>& session) {
   }
   SyncPoint("leave:left");
   if (last && session->written) Disconnected(session);
-  LetGo(session);
+  LetGo(session, /*command=*/false);
 }
 
 // The policy for a session whose last connection has closed and that was written.

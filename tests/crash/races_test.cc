@@ -602,12 +602,42 @@ TEST_F(RacesTest, ShutdownDuringAnOpenCutsItOff) {
   absl::Status opened;
   Actor open(&points_, [&] { opened = TryConnect("s").status(); });
   found->Await();
-  world_->Shutdown();
+  Stop* const detached = points_.At("stop:detached");
+  Actor stop(&points_, [&] { world_->Shutdown(); });
+  detached->Await();
+  detached->Go();
+  EXPECT_TRUE(stop.AwaitAsleep());
   found->Go();
+  stop.Join();
   open.Join();
   EXPECT_EQ(opened.code(), absl::StatusCode::kCancelled) << opened;
   OpenOn(world_->disk().Now());
   EXPECT_EQ(ReadIn("s", 1), 'a');
+}
+
+// Nbdkit serves a connection until its client leaves: those on points too are cut
+// off, for the store they read is closed.
+TEST_F(RacesTest, ShutdownCutsOffReadersOfPointsAndSnapshots) {
+  Open();
+  auto session = Connect("s");
+  for (uint64_t block = 0; block < 6; ++block) Write(session.get(), block, 'a');
+  EXPECT_TRUE(Execute("snapshot", {{"session", "s"}, {"name", "snap"}}).ok());
+  session.reset();
+  CommitByAnother(3, 'n');
+  auto snapshot = world_->engine()->Connect(
+      {.session = "s", .snapshot = "snap", .path = kFirst}, true);
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+  const auto point = ConnectPoint("0");
+  EXPECT_TRUE(Execute("rm", {{"session", "s@snap"}}).ok());
+  EXPECT_TRUE(Execute("rm", {{"session", "s"}}).ok());
+  world_->Shutdown();
+  std::string bytes(kBlock, '?');
+  for (Connection* connection : {snapshot->get(), point.get()}) {
+    const absl::Status read =
+        connection->Read(3 * kBlock, bytes.data(), bytes.size());
+    EXPECT_EQ(read.code(), absl::StatusCode::kCancelled) << read;
+    connection->Close();
+  }
 }
 
 // The drain of every second meets a session that has just been taken away.
