@@ -233,12 +233,7 @@ void EngineImpl::Shutdown() {
   absl::MutexLock open(&open_mu_);
   absl::MutexLock commit(&commit_mu_);
   closed_ = true;
-  std::unique_ptr<Reclaimer> reclaimer;
-  {
-    absl::MutexLock lock(&mu_);
-    reclaimer = std::move(reclaimer_);
-  }
-  reclaimer.reset();
+  reclaimer_->Stop();
   if (absl::Status status = store_->Close(); !status.ok()) {
     options_.log(std::string(status.message()));
   }

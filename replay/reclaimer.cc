@@ -18,16 +18,17 @@ constexpr absl::Duration kPatience = absl::Milliseconds(500);
 Reclaimer::Reclaimer(Store* store, std::function<void(const std::string&)> log)
     : store_(store), log_(std::move(log)), thread_([this] { Run(); }) {}
 
-Reclaimer::~Reclaimer() {
+void Reclaimer::Stop() {
   {
     absl::MutexLock lock(&mu_);
     stopping_ = true;
   }
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Reclaimer::Add(const std::vector<LayerId>& layers) {
   absl::MutexLock lock(&mu_);
+  if (stopping_) return;
   waiting_.insert(waiting_.end(), layers.begin(), layers.end());
 }
 
