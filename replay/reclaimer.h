@@ -29,8 +29,9 @@ class Reclaimer {
   // Removes what was added before, and from then on nothing. Not from two threads.
   void Stop();
 
-  // What no longer names the layers is written, and need not be synced. After Stop they are left to the
-  // next start: a client may be leaving while the server stops.
+  // What no longer names the layers is written, and need not be synced. After
+  // Stop they are left to the next start: a client may be leaving while the server
+  // stops.
   void Add(const std::vector<LayerId>& layers);
   // Until all that was added before is removed.
   void Await();

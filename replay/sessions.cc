@@ -299,7 +299,6 @@ absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
 
 void EngineImpl::Reclaim() {
   absl::MutexLock lock(&mu_);
-  if (reclaimer_ == nullptr) return;  // stopped: the next start does it
   const std::vector<LayerId> freed = catalog_.TakeFreed();
   if (!freed.empty()) reclaimer_->Add(freed);
 }

@@ -52,7 +52,7 @@ class StorePowerCutTest : public testing::TestWithParam<Workload> {
     const char* text = std::getenv("EXT2COW_LONG");
     uint64_t seeds = 0;
     if (text != nullptr && absl::SimpleAtoi(text, &seeds)) return seeds;
-    return 10;
+    return 12;
   }
 
   // What e2fsck -fn says of an image, once for each content.
