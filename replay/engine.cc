@@ -87,13 +87,17 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
           " has lost the number of its next layer: it would give out layer ",
           layer, " again, which is in use"));
     }
+    // A tool keeps as many past generations as the server did.
+    if (catalog_.has_identity() && !options_.serving) {
+      history_ = catalog_.identity().history;
+    }
   }
   if (device_ != nullptr) {
     image_ = std::make_unique<Image>(device_);
     maps_ = std::make_unique<MapCache>(image_.get());
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
-  if (absl::Status status = SettleHistory(); !status.ok()) return status;
+  if (absl::Status status = SaveHistory(); !status.ok()) return status;
   MeasureMarked();
   if (!options_.inspect) {
     if (absl::Status status = RemoveStrays(); !status.ok()) return status;
@@ -102,13 +106,12 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   return absl::OkStatus();
 }
 
-// A tool keeps as many past generations as the server did.
-absl::Status EngineImpl::SettleHistory() {
+absl::Status EngineImpl::SaveHistory() {
   absl::MutexLock lock(&mu_);
-  if (!catalog_.has_identity()) return absl::OkStatus();
+  if (!catalog_.has_identity() || catalog_.identity().history == history_) {
+    return absl::OkStatus();
+  }
   IdentityRecord identity = catalog_.identity();
-  if (!options_.serving) history_ = identity.history;
-  if (identity.history == history_) return absl::OkStatus();
   identity.history = history_;
   rocksdb::WriteBatch batch;
   batch.Put(IdentityKey(), EncodeIdentity(identity));

@@ -34,8 +34,9 @@ struct EngineOptions {
   bool points = true;          // clients may open @POINT
   uint64_t cache_bytes = 256 << 20;
   bool read_only = false;      // nbdkit -r: nothing is ever written to the image
-  // False for a tool that opened the store itself: no background threads, and
-  // nothing is recovered unless a command needs it.
+  // False for a tool that opened the store itself: no thread that looks after it
+  // every second, and an image that somebody changed is refused only when it is
+  // needed.
   bool serving = true;
   // Only to look: what a crash left is neither finished nor removed.
   bool inspect = false;
@@ -99,9 +100,9 @@ struct ExportListing {
 class Engine {
  public:
   // Opens the store (its lock is held already) and checks it against the image;
-  // runs recovery when `options.serving` and the device may be written. Starts
-  // threads. `device` may be null offline; it outlives the engine and is read and
-  // written by the engine alone. Errors say what to do, in one line.
+  // finishes a commit when the device may be written. Starts threads. `device` may
+  // be null offline; it outlives the engine and is read and written by the engine
+  // alone. Errors say what to do, in one line.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(
       std::unique_ptr<StoreLock> lock, Device* device, EngineOptions options);
   virtual ~Engine() = default;

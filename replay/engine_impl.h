@@ -26,6 +26,10 @@ namespace ext2cow {
 
 using Json = nlohmann::json;
 
+// What the maker of a commit is told that is durable but not in the image.
+absl::Status NotApplied(const std::string& what, Generation generation,
+                        const absl::Status& why);
+
 // Locks, in the order in which they may be taken:
 //   open_mu_     shared by commands, by who opens something and by readers of
 //                points; alone to close the store, under nobody's feet
@@ -90,7 +94,7 @@ class EngineImpl : public Engine {
 
   // engine.cc: start and stop.
   absl::Status OpenImage();
-  absl::Status SettleHistory();
+  absl::Status SaveHistory();
   // From now on what would come from the image is refused.
   void Refuse(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Recover();
@@ -153,21 +157,35 @@ class EngineImpl : public Engine {
   absl::StatusOr<std::pair<SpaceId, ServedFile>> OpenFile(
       Session* session, const std::string& path);
 
-  // commit.cc
+  // commit_queue.cc
   // Waits for its turn; the first of those that wait commits for all.
   absl::StatusOr<nlohmann::json> Commit(const CommitRequest& request,
                                         const Progress& progress);
   void CommitTogether(const std::vector<WaitingCommit*>& waiting);
-  // All but the apply.
+  absl::Status ReadyToCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+
+  // commit.cc
+  // All but the apply. An error means that nothing was recorded.
   absl::StatusOr<nlohmann::json> RecordCommit(const CommitRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  absl::Status ReadyToCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::StatusOr<Frozen> Freeze(Session* session, bool dry_run);
   absl::StatusOr<Verdict> CheckAndMove(Session* session,
                                        const CommitRequest& request);
   // Decides what conflicts mean; `connected`: clients remember bytes.
   absl::Status Judge(const CommitRequest& request, bool connected,
                      Verdict* verdict);
+  using ServedFiles = std::map<SpaceId, ServedFile>;
+  // The session's open files in `generation`.
+  absl::StatusOr<ServedFiles> ServedAt(const Session& session,
+                                       Generation generation)
+      ABSL_SHARED_LOCKS_REQUIRED(session.gate);
+  // ... in the one that a commit makes of the one before.
+  absl::StatusOr<ServedFiles> ServedAfter(
+      const Session& session, Generation generation,
+      const std::vector<std::shared_ptr<const FileMap>>& new_maps)
+      ABSL_SHARED_LOCKS_REQUIRED(session.gate);
+  void GoOnAt(Session* session, Generation generation, ServedFiles served)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate, mu_);
   // The session goes on at `generation`: its clients know nothing that differs.
   absl::Status MoveTo(Session* session, Generation generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
@@ -176,8 +194,14 @@ class EngineImpl : public Engine {
   // What `log` and later checks need to know of the commit.
   GenerationRecord Describe(const Session& session, const Frozen& frozen,
                             const BlockSets& dropped, const Plan& plan);
+  nlohmann::json ConflictJson(const std::string& session, Generation base,
+                              const std::vector<Conflict>& conflicts,
+                              const std::map<SpaceId, std::string>& paths);
+
+  // commit_point.cc
   // Makes undo, pieces and names durable: the commit point. `session` is null for
-  // a revert; `new_maps` null when the files' maps are not known.
+  // a revert; `new_maps` null when the files' maps are not known. An error means
+  // that nothing was recorded.
   absl::Status Record(
       Session* session, GenerationRecord* generation,
       std::shared_ptr<const CommitRecord> record,
@@ -193,16 +217,19 @@ class EngineImpl : public Engine {
       const std::vector<std::shared_ptr<const FileMap>>* new_maps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // The session that was committed goes on from what it made.
-  absl::Status FollowCommit(Session* session,
-                            const GenerationRecord& generation)
+  void FollowCommit(Session* session, const GenerationRecord& generation,
+                    ServedFiles served)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
+
+  // commit_apply.cc
   absl::Status ApplyPending(const Progress& progress)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Stages what no generation that is still needed has a use for, and does it
   // once the batch is written (and synced).
-  Generation StageOldGenerations(rocksdb::WriteBatch* batch)
+  void StageOldGenerations(IdentityRecord* identity,
+                           rocksdb::WriteBatch* batch)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void ForgetOldGenerations(Generation oldest)
+  void ForgetOldGenerations(const IdentityRecord& identity)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Lets go of the undo data and records that no pin and no history needs.
   absl::Status DropOldGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
@@ -213,9 +240,6 @@ class EngineImpl : public Engine {
   absl::Status NameApplied(Generation number, Session* live)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status FinishApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  nlohmann::json ConflictJson(const std::string& session, Generation base,
-                              const std::vector<Conflict>& conflicts,
-                              const std::map<SpaceId, std::string>& paths);
 
   // commands.cc, one function a command.
   absl::StatusOr<Json> Ls(const Json& params);

@@ -142,8 +142,11 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
   record->source = *std::move(source);
   generation.source_layers = {*layer};
   status = Record(nullptr, &generation, record, nullptr);
-  if (status.ok()) status = ApplyPending(progress);
   if (!status.ok()) return status;
+  if (absl::Status s = ApplyPending(progress); !s.ok()) {
+    return NotApplied(absl::StrCat("the revert to ", point), generation.number,
+                      s);
+  }
   return Json{{"result", "reverted"},
               {"point", point},
               {"generation", generation.number},

@@ -189,6 +189,11 @@ absl::Status EngineImpl::DropSession(const std::string& name) {
 
 absl::Status EngineImpl::Unload(Session* session) {
   absl::MutexLock gate(&session->gate);
+  // Whatever fails: who still holds the session may outlive the store.
+  auto close = absl::MakeCleanup([&] {
+    session->gate.AssertHeld();
+    session->stack.reset();
+  });
   bool keep_nothing, anonymous;
   {
     absl::MutexLock lock(&mu_);
@@ -207,7 +212,6 @@ absl::Status EngineImpl::Unload(Session* session) {
   if (keep_nothing) {
     const std::vector<LayerId> layers = session->stack->layers();
     const bool stored = session->stack->ChangedBytes() > 0;
-    session->stack.reset();
     absl::MutexLock lock(&mu_);
     if (session->persisted) return DropSession(session->name());
     if (!stored) return absl::OkStatus();
@@ -223,9 +227,7 @@ absl::Status EngineImpl::Unload(Session* session) {
   if (anonymous) record.anonymous = false;  // kept under its generated name
   // What commands alone changed, they made durable themselves; the rest (a read
   // set that got smaller) may come back.
-  status = SaveSession(std::move(record), session->life.was_connected);
-  if (status.ok()) session->stack.reset();
-  return status;
+  return SaveSession(std::move(record), session->life.was_connected);
 }
 
 void EngineImpl::Release(const std::shared_ptr<Session>& session) {

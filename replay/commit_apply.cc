@@ -1,0 +1,167 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A commit's last step: what is recorded goes into the image, and what nobody
+// needs any more goes.
+#include <algorithm>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "overlay/sync_point.h"
+#include "replay/engine_impl.h"
+
+namespace ext2cow {
+
+absl::Status NotApplied(const std::string& what, Generation generation,
+                        const absl::Status& why) {
+  return absl::Status(
+      why.code(),
+      absl::StrCat(what, " is committed as generation ", generation,
+                   " and reads show it, but writing it to the image failed; "
+                   "the next commit and the next start try again: ",
+                   why.message()));
+}
+
+void EngineImpl::StageOldGenerations(IdentityRecord* identity,
+                                     rocksdb::WriteBatch* batch) {
+  const Generation oldest = catalog_.OldestNeeded(history_);
+  identity->oldest = std::max(identity->oldest, oldest);
+  batch->Put(IdentityKey(), EncodeIdentity(*identity));
+  for (const auto& [number, record] : catalog_.generations()) {
+    if (number < oldest) batch->Delete(GenerationKey(number));
+    if (number == oldest && record.undo != 0) {
+      GenerationRecord stripped = record;
+      stripped.undo = stripped.undo_blocks = 0;
+      batch->Put(GenerationKey(number), EncodeGeneration(stripped));
+    }
+  }
+}
+
+void EngineImpl::ForgetOldGenerations(const IdentityRecord& identity) {
+  const Generation oldest = identity.oldest;
+  catalog_.PutIdentity(identity);
+  std::vector<GenerationRecord> stripped;
+  std::vector<Generation> gone;
+  for (const auto& [number, record] : catalog_.generations()) {
+    if (number < oldest) gone.push_back(number);
+    if (number == oldest && record.undo != 0) stripped.push_back(record);
+  }
+  for (Generation number : gone) catalog_.RemoveGeneration(number);
+  for (GenerationRecord& record : stripped) {
+    record.undo = record.undo_blocks = 0;
+    catalog_.PutGeneration(std::move(record));
+  }
+  if (image_ != nullptr) image_->DropUndoBefore(oldest);
+  if (maps_ != nullptr) maps_->DropBefore(oldest);
+}
+
+absl::Status EngineImpl::DropOldGenerations() {
+  if (!pending_.empty()) return absl::OkStatus();  // may refer to any of them
+  absl::MutexLock lock(&mu_);
+  if (catalog_.OldestNeeded(history_) == catalog_.identity().oldest) {
+    return absl::OkStatus();
+  }
+  IdentityRecord identity = catalog_.identity();
+  rocksdb::WriteBatch batch;
+  StageOldGenerations(&identity, &batch);
+  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  if (status.ok()) ForgetOldGenerations(identity);
+  return status;
+}
+
+absl::Status EngineImpl::MarkApplied(Generation number) {
+  std::shared_ptr<Session> live;
+  {
+    absl::MutexLock lock(&mu_);
+    const std::string name = catalog_.generations().at(number).session;
+    // Not while it is being loaded with the layers that go now:
+    //
+    //   opener                          committer
+    //   finds layers 1, 2
+    //                                   the record has 2 alone, 1 is removed
+    //   opens 1, 2
+    const auto idle = [&] {
+      mu_.AssertHeld();
+      const auto it = live_.find(name);
+      return it == live_.end() || !it->second->life.busy;
+    };
+    mu_.Await(absl::Condition(&idle));
+    const auto it = live_.find(name);
+    if (it == live_.end()) return NameApplied(number, nullptr);
+    live = it->second;
+    ++live->life.users;
+    ++live->life.commands;
+  }
+  auto release = absl::MakeCleanup([&] { Release(live); });
+  absl::MutexLock gate(&live->gate);
+  absl::MutexLock lock(&mu_);
+  return NameApplied(number, live.get());
+}
+
+absl::Status EngineImpl::NameApplied(Generation number, Session* live) {
+  GenerationRecord generation = catalog_.generations().at(number);
+  const std::vector<LayerId> sources =
+      std::exchange(generation.source_layers, {});
+  generation.applied = true;
+  const uint32_t pieces = std::exchange(generation.redo_pieces, 0);
+  rocksdb::WriteBatch batch;
+  DeletePieces(&batch, number, pieces);
+  batch.Put(GenerationKey(number), EncodeGeneration(generation));
+  SessionRecord session;
+  const SessionRecord* known = catalog_.FindSession(generation.session);
+  const bool drop = known != nullptr && known->layers.size() > sources.size() &&
+                    std::equal(sources.begin(), sources.end(),
+                               known->layers.begin());
+  if (drop) {
+    session = *known;
+    session.layers.erase(session.layers.begin(),
+                         session.layers.begin() +
+                             static_cast<std::ptrdiff_t>(sources.size()));
+    if (live == nullptr) {
+      auto left = Stack::Open(store_.get(), session.layers, {.read_only = true});
+      if (!left.ok()) return left.status();
+      session.changed_bytes = (*left)->ChangedBytes();
+    }
+    batch.Put(SessionKey(session.name), EncodeSession(session));
+  }
+  absl::Status status = store_->Write(&batch, /*sync=*/false);
+  if (!status.ok()) return status;
+  catalog_.PutGeneration(generation);
+  if (drop) {
+    if (live != nullptr) live->stack->DropOldest(session.layers.size());
+    catalog_.PutSession(std::move(session));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::FinishApplied() {
+  absl::MutexLock lock(&mu_);
+  IdentityRecord identity = catalog_.identity();
+  identity.superblock_before = identity.superblock;
+  rocksdb::WriteBatch batch;
+  StageOldGenerations(&identity, &batch);
+  // Not synced: who loses it to a power cut applies the commits once more, from
+  // the layers and pieces that then are there still. What they are freed for
+  // comes after the next sync.
+  absl::Status status = store_->Write(&batch, /*sync=*/false);
+  if (!status.ok()) return status;
+  image_->ClearRedo();
+  ForgetOldGenerations(identity);
+  pending_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::ApplyPending(const Progress& progress) {
+  SyncPoint("commit:recorded");
+  absl::Status status = Apply(device_, pending_, progress);
+  SyncPoint("commit:written");
+  for (const auto& record : pending_) {
+    if (status.ok()) status = MarkApplied(record->generation);
+  }
+  if (status.ok()) status = FinishApplied();
+  if (status.ok()) Reclaim();
+  return status;
+}
+
+}  // namespace ext2cow

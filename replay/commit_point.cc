@@ -1,0 +1,149 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What a commit records, and the write that makes it count.
+#include <algorithm>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "overlay/sync_point.h"
+#include "replay/engine_impl.h"
+
+namespace ext2cow {
+
+absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
+    const CommitRecord& record, GenerationRecord* generation) {
+  BlockSet blocks = ChangedBlocks(record);
+  BlockSet fresh = generation->allocated;  // in use in no readable generation
+  {
+    absl::MutexLock lock(&mu_);
+    if (!catalog_.NewestNeededBeside(generation->session, history_)) {
+      pins_held_ = true;  // until Record ends: nobody opens what can't be undone
+      return nullptr;
+    }
+    for (const GenerationRecord* later :
+         catalog_.Later(catalog_.OldestNeeded(history_))) {
+      fresh.Subtract(later->freed);
+    }
+  }
+  blocks.Subtract(fresh);
+  auto layer = store_->NewLayerId();
+  if (!layer.ok()) return layer.status();
+  auto undo = Stack::Open(store_.get(), {*layer}, {});
+  if (!undo.ok()) return undo.status();
+  const View view(image_.get(), record.generation - 1);
+  std::string buffer;
+  const auto none = [](uint64_t, void*, size_t) {
+    return absl::InternalError("an undo block was written in part");
+  };
+  for (BlockRange run : blocks.Runs()) {
+    while (run.count > 0) {
+      const uint64_t n = std::min<uint64_t>(run.count, 256);
+      const uint64_t offset = run.first * kBlockSize;
+      buffer.assign(n * kBlockSize, '\0');
+      const size_t in_image =
+          std::min<uint64_t>(buffer.size(), view.size() - offset);
+      absl::Status s = view.Read(offset, buffer.data(), in_image);
+      if (s.ok()) {
+        s = (*undo)->Write(kPhysicalSpace, offset, buffer.data(), buffer.size(),
+                           none);
+      }
+      if (!s.ok()) return s;
+      run = {run.first + n, run.count - n};
+    }
+  }
+  if (absl::Status s = (*undo)->Settle(); !s.ok()) return s;
+  generation->undo = *layer;
+  generation->undo_blocks = blocks.Count();
+  return std::shared_ptr<Stack>(*std::move(undo));
+}
+
+absl::Status EngineImpl::CommitPoint(
+    Session* session, const GenerationRecord& generation,
+    const std::shared_ptr<const CommitRecord>& record,
+    std::shared_ptr<Stack> undo,
+    const std::vector<std::shared_ptr<const FileMap>>* new_maps) {
+  auto redo = MakeRedo(record);
+  absl::MutexLock lock(&mu_);
+  IdentityRecord identity = catalog_.identity();
+  identity.newest = generation.number;
+  if (undo == nullptr) identity.oldest = generation.number;
+  identity.superblock = record->superblock_after;
+  rocksdb::WriteBatch batch;
+  batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
+  batch.Put(IdentityKey(), EncodeIdentity(identity));
+  SessionRecord moved;
+  if (session != nullptr) {
+    session->gate.AssertHeld();
+    moved = RecordOf(*session);
+    moved.generation = generation.number;
+    // Its clients know what they wrote, in files too that nobody has open now:
+    // no mark says so after a crash.
+    if (session->life.connections > 0) {
+      UnionInto(&moved.reads, generation.writes);
+    }
+    batch.Put(SessionKey(moved.name), EncodeSession(moved));
+  }
+  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  if (!status.ok()) return status;
+  // Whoever finds the new generation in the catalog reads it at once:
+  //
+  //   committer                         client
+  //   catalog says newest = g + 1
+  //                                     opens g + 1, reads the device: g
+  //   AddRedo(g + 1)
+  if (undo != nullptr) image_->PublishUndo(generation.number, std::move(undo));
+  image_->AddRedo(generation.number, std::move(redo));
+  if (new_maps != nullptr) maps_->Advance(generation.number, *new_maps);
+  catalog_.PutGeneration(generation);
+  catalog_.PutIdentity(std::move(identity));
+  if (session != nullptr) catalog_.PutSession(std::move(moved));
+  return absl::OkStatus();
+}
+
+void EngineImpl::FollowCommit(Session* session,
+                              const GenerationRecord& generation,
+                              ServedFiles served) {
+  absl::MutexLock lock(&mu_);
+  GoOnAt(session, generation.number, std::move(served));
+  if (session->life.connections > 0) {
+    session->reads.Add(generation.writes);
+  } else {
+    session->reads.Clear();
+  }
+}
+
+absl::Status EngineImpl::Record(
+    Session* session, GenerationRecord* generation,
+    std::shared_ptr<const CommitRecord> record,
+    const std::vector<std::shared_ptr<const FileMap>>* new_maps) {
+  auto let_pins = absl::MakeCleanup([&] {
+    absl::MutexLock lock(&mu_);
+    pins_held_ = false;
+  });
+  auto undo = WriteUndo(*record, generation);
+  if (!undo.ok()) return undo.status();
+  auto pieces = WritePieces(store_.get(), *record);
+  if (!pieces.ok()) return pieces.status();
+  generation->redo_pieces = *pieces;
+  absl::MutexLockMaybe gate(session != nullptr ? &session->gate : nullptr);
+  ServedFiles served;
+  if (session != nullptr) {
+    session->gate.AssertHeld();
+    auto next = ServedAfter(*session, record->generation, *new_maps);
+    if (!next.ok()) return next.status();
+    served = *std::move(next);
+  }
+  absl::Status status =
+      CommitPoint(session, *generation, record, *std::move(undo), new_maps);
+  if (!status.ok()) return status;
+  SyncPoint("commit:named");
+  pending_.push_back(std::move(record));
+  if (session != nullptr) {
+    session->gate.AssertHeld();
+    FollowCommit(session, *generation, std::move(served));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ext2cow

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Commits wait for their turn; the first of those that wait commits for all.
+#include <utility>
+
+#include "absl/algorithm/container.h"
+#include "absl/strings/str_cat.h"
+#include "replay/engine_impl.h"
+#include "replay/image_check.h"
+
+namespace ext2cow {
+namespace {
+
+// Commits that wait are applied together, up to so many and so many bytes.
+constexpr size_t kMaxTogether = 64;
+constexpr uint64_t kMaxBytesTogether = uint64_t{64} << 20;
+
+}  // namespace
+
+absl::Status EngineImpl::ReadyToCommit() {
+  if (device_ == nullptr) {
+    return absl::FailedPreconditionError(
+        "this needs the image: name it with --image");
+  }
+  if (options_.read_only || !device_->writable()) {
+    return absl::FailedPreconditionError(
+        "the image is open read-only: nothing can be committed to it");
+  }
+  if (!device_->can_flush()) {
+    return absl::FailedPreconditionError(
+        "what holds the image can't flush: a commit would not be safe there");
+  }
+  if (absl::Status status = ImageStatus(); !status.ok()) return status;
+  if (!pending_.empty()) {
+    if (absl::Status status = ApplyPending(nullptr); !status.ok()) {
+      return absl::Status(
+          status.code(),
+          absl::StrCat("commit ", pending_.back()->generation,
+                       " is recorded but not yet applied to the image, and "
+                       "applying it failed again: ",
+                       status.message()));
+    }
+  }
+  auto now = ReadSuperblock(*device_);
+  if (!now.ok()) return now.status();
+  absl::MutexLock lock(&mu_);
+  if (*now != catalog_.identity().superblock) {
+    Refuse(DescribeChange(catalog_.identity().superblock, *now));
+  }
+  return image_status_;
+}
+
+void EngineImpl::CommitTogether(const std::vector<WaitingCommit*>& waiting) {
+  absl::MutexLock commit(&commit_mu_);
+  std::vector<WaitingCommit*> recorded;
+  const auto apply = [&] {
+    commit_mu_.AssertHeld();
+    if (recorded.empty()) return;
+    const absl::Status status =
+        ApplyPending([&](uint64_t done, uint64_t total) {
+          for (WaitingCommit* w : recorded) {
+            if (w->progress) w->progress(done, total);
+          }
+        });
+    for (WaitingCommit* w : recorded) {
+      if (status.ok()) continue;
+      w->answer = NotApplied(absl::StrCat("session ", w->request.session),
+                             w->answer->at("generation"), status);
+    }
+    recorded.clear();
+  };
+  uint64_t bytes = 0;
+  for (WaitingCommit* w : waiting) {
+    // A session's layers leave it when they are applied.
+    const bool again = absl::c_any_of(recorded, [&](const WaitingCommit* r) {
+      return r->request.session == w->request.session;
+    });
+    if (again || bytes > kMaxBytesTogether) {
+      apply();
+      bytes = 0;
+    }
+    if (recorded.empty()) {  // what was applied before may have failed
+      if (absl::Status s = ReadyToCommit(); !s.ok()) {
+        w->answer = s;
+        continue;
+      }
+    }
+    const size_t before = pending_.size();
+    w->answer = RecordCommit(w->request);
+    if (pending_.size() == before) continue;
+    recorded.push_back(w);
+    bytes += pending_.back()->Bytes();
+  }
+  apply();
+}
+
+absl::StatusOr<Json> EngineImpl::Commit(const CommitRequest& request,
+                                        const Progress& progress) {
+  if (request.force && !request.dry_run) {
+    auto record = TakeRecord(request.session, /*force=*/true);
+    if (!record.ok()) return record.status();
+    ReturnRecord(request.session);
+  }
+  WaitingCommit mine{request, progress};
+  absl::MutexLock lock(&queue_mu_);
+  queue_.push_back(&mine);
+  const auto turn = [&] {
+    queue_mu_.AssertReaderHeld();
+    return mine.done || !committing_;
+  };
+  for (;;) {
+    queue_mu_.Await(absl::Condition(&turn));
+    if (mine.done) return std::move(mine.answer);
+    // The committer for all that wait.
+    committing_ = true;
+    std::vector<WaitingCommit*> together;
+    while (!queue_.empty() && together.size() < kMaxTogether) {
+      together.push_back(queue_.front());
+      queue_.pop_front();
+    }
+    queue_mu_.Unlock();
+    CommitTogether(together);
+    queue_mu_.Lock();
+    for (WaitingCommit* w : together) w->done = true;
+    committing_ = false;
+  }
+}
+
+}  // namespace ext2cow

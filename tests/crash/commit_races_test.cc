@@ -1,0 +1,320 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The races of DESIGN sections 5 to 7 that a commit is in, each made to happen by
+// sync points. Who must wait for another is started and found asleep before the
+// other goes on.
+#include <memory>
+#include <string>
+
+#include "tests/crash/engine_fixture.h"
+
+namespace ext2cow::test {
+namespace {
+
+using Stop = SyncPoints::Stop;
+
+using CommitRacesTest = EngineTest;
+
+//   reader at 0                     committer
+//   no undo layer holds the block
+//                                   commits 1, writes the device
+//   reads the device: 1's bytes
+//   the epoch has moved: again
+TEST_F(CommitRacesTest, ReaderThatBeganBeforeApplyReadsItsGeneration) {
+  Open();
+  const auto reader = ConnectPoint("0");
+  Stop* const located = points_.At("image:device");
+  char seen = '?';
+  Actor reading(&points_, [&] { seen = Read(reader.get(), 3); });
+  located->Await();
+  CommitByAnother(3, 'n');
+  located->Go();
+  reading.Join();
+  EXPECT_EQ(seen, Old(3));
+  EXPECT_EQ(ReadAt("latest", 3), 'n');
+}
+
+// The same in a session, and the device is read before the commit's writes.
+TEST_F(CommitRacesTest, SessionThatBeganBeforeApplyReadsItsGeneration) {
+  Open();
+  const auto reader = Connect("reader");
+  Stop* const located = points_.At("image:device");
+  char seen = '?';
+  Actor reading(&points_, [&] { seen = Read(reader.get(), 3); });
+  located->Await();
+  CommitByAnother(3, 'n');
+  CommitByAnother(3, 'm');
+  located->Go();
+  reading.Join();
+  EXPECT_EQ(seen, Old(3));
+}
+
+// Between record and apply, and when the device is written but nobody was told.
+TEST_F(CommitRacesTest, ReadersDuringApplyReadTheirGeneration) {
+  Open();
+  const auto early = ConnectPoint("0");
+  const auto session = Connect("s");
+  Write(session.get(), 3, 'n');
+  Write(session.get(), 11, 'h');  // into the hole
+  for (const char* point : {"commit:recorded", "commit:written"}) {
+    Stop* const stop = points_.At(point);
+    Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+    stop->Await();
+    EXPECT_EQ(Read(early.get(), 3), Old(3)) << point;
+    EXPECT_EQ(ReadAt("0", 11), '\0') << point;
+    EXPECT_EQ(ReadAt("latest", 3), 'n') << point;
+    EXPECT_EQ(ReadAt("latest", 11), 'h') << point;
+    EXPECT_EQ(ReadIn("new", 11), 'h') << point;
+    EXPECT_EQ(Read(session.get(), 3), 'n') << point;
+    stop->Go();
+    commit.Join();
+    Write(session.get(), 3, 'n');
+  }
+}
+
+//   committer                       writer
+//   gate alone: settles the layer
+//                                   asks for the gate
+//   puts a layer on, lets go
+//                                   writes into the new layer
+TEST_F(CommitRacesTest, WriteDuringFreezeIsOfTheNextLayer) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  Stop* const settled = points_.At("freeze:settled");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  settled->Await();
+  Actor write(&points_, [&] { Write(session.get(), 2, 'b'); });
+  EXPECT_TRUE(write.AwaitAsleep());
+  settled->Go();
+  commit.Join();
+  write.Join();
+  EXPECT_EQ(ReadAt("1", 1), 'a');
+  EXPECT_EQ(ReadAt("1", 2), Old(2));
+  EXPECT_EQ(Read(session.get(), 2), 'b');
+  EXPECT_EQ(Commit("s"), "committed");
+  EXPECT_EQ(ReadAt("2", 2), 'b');
+}
+
+TEST_F(CommitRacesTest, WriteInFlightWhenFreezeComesIsCommitted) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  Stop* const writing = points_.At("session:write");
+  Actor write(&points_, [&] { Write(session.get(), 2, 'b'); });
+  writing->Await();
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  EXPECT_TRUE(commit.AwaitAsleep());
+  writing->Go();
+  write.Join();
+  commit.Join();
+  EXPECT_EQ(ReadAt("1", 2), 'b');
+  EXPECT_EQ(Commit("s"), "empty");
+}
+
+// The freeze settles without a sync: a flush that comes then has nothing to name,
+// and must sync all the same.
+TEST_F(CommitRacesTest, FlushDuringFreezeMakesTheFrozenLayerDurable) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  Stop* const settled = points_.At("freeze:settled");
+  Stop* const frozen = points_.At("commit:frozen");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  settled->Await();
+  Actor flush(&points_, [&] { EXPECT_TRUE(session->Flush().ok()); });
+  EXPECT_TRUE(flush.AwaitAsleep());
+  settled->Go();
+  frozen->Await();
+  flush.Join();
+  SimDisk::Files left = AfterPowerCut();
+  frozen->Go();
+  commit.Join();
+  session->Close();
+  world_->Shutdown();
+  OpenOn(std::move(left));
+  EXPECT_EQ(Newest(), 0);
+  EXPECT_EQ(ReadIn("s", 1), 'a');
+}
+
+//   first flush         writer          second flush
+//   takes the records
+//                       writes, done
+//                                       asks, waits for the first
+//   syncs and names
+//                                       flushes the write
+TEST_F(CommitRacesTest, FlushCoversAWriteThatTheOneBeforeMissed) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  Stop* const taken = points_.At("flush:taken");
+  Actor first(&points_, [&] { EXPECT_TRUE(session->Flush().ok()); });
+  taken->Await();
+  Write(session.get(), 1, 'b');
+  Write(session.get(), 2, 'c');
+  Actor second(&points_, [&] { EXPECT_TRUE(session->Flush().ok()); });
+  EXPECT_TRUE(second.AwaitAsleep());
+  taken->Go();
+  first.Join();
+  second.Join();
+  SimDisk::Files left = AfterPowerCut();
+  session->Close();
+  world_->Shutdown();
+  OpenOn(std::move(left));
+  EXPECT_EQ(ReadIn("s", 1), 'b');
+  EXPECT_EQ(ReadIn("s", 2), 'c');
+}
+
+// A freeze that meets a flush half way commits what the flush has not named.
+TEST_F(CommitRacesTest, FreezeWaitsForAFlush) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  Stop* const taken = points_.At("flush:taken");
+  Actor flush(&points_, [&] { EXPECT_TRUE(session->Flush().ok()); });
+  taken->Await();
+  Write(session.get(), 1, 'b');
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  EXPECT_TRUE(commit.AwaitAsleep());
+  taken->Go();
+  flush.Join();
+  commit.Join();
+  EXPECT_EQ(ReadAt("1", 1), 'b');
+}
+
+// Who finds the new generation in the catalog reads it, wherever the commit is.
+TEST_F(CommitRacesTest, GenerationIsReadableFromTheMomentThatItHasAName) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 3, 'n');
+  Write(session.get(), 11, 'h');
+  Stop* const named = points_.At("commit:named");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  named->Await();
+  EXPECT_EQ(Newest(), 1);
+  EXPECT_EQ(ReadAt("latest", 3), 'n');
+  EXPECT_EQ(ReadAt("latest", 11), 'h');
+  EXPECT_EQ(ReadIn("new", 3), 'n');
+  EXPECT_EQ(ReadIn("new", 11), 'h');
+  EXPECT_EQ(ReadAt("0", 3), Old(3));
+  named->Go();
+  commit.Join();
+}
+
+// With no undo data nobody may get on a generation that is about to go.
+TEST_F(CommitRacesTest, OpenWaitsForACommitThatKeepsNoUndo) {
+  EngineOptions options;
+  options.history = 0;
+  Open(options);
+  const auto session = Connect("s");
+  Write(session.get(), 3, 'n');
+  Stop* const named = points_.At("commit:named");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  named->Await();
+  char in_session = '?', at_point = '?';
+  Actor open(&points_, [&] { in_session = ReadIn("new", 3); });
+  Actor look(&points_, [&] { at_point = ReadAt("latest", 3); });
+  EXPECT_TRUE(open.AwaitAsleep());
+  EXPECT_TRUE(look.AwaitAsleep());
+  named->Go();
+  commit.Join();
+  open.Join();
+  look.Join();
+  EXPECT_EQ(in_session, 'n');
+  EXPECT_EQ(at_point, 'n');
+}
+
+//   opener of a second file         committer
+//   its map at generation 0
+//                                   the session moves to 2
+//   it has moved: again
+TEST_F(CommitRacesTest, FileOpenedDuringAMoveIsOfTheNewGeneration) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  Stop* const found = points_.At("open:found");
+  std::unique_ptr<Connection> second;
+  Actor open(&points_, [&] { second = Connect("s", kSecond); });
+  found->Await();
+  CommitByAnother(11, 'h', kSecond);  // a hole at 0
+  EXPECT_EQ(Commit("s"), "committed");
+  found->Go();
+  open.Join();
+  ASSERT_NE(second, nullptr);
+  EXPECT_EQ(Read(second.get(), 11), 'h');
+}
+
+//   opener of s                     committer of s, nobody connected
+//                                   recorded, writes the image
+//   loads the layers of s
+//                                   drops the layers of s
+TEST_F(CommitRacesTest, OpenDuringApplyDoesNotMissTheLayers) {
+  Open();
+  auto session = Connect("s");
+  for (uint64_t block = 0; block < 6; ++block) Write(session.get(), block, 'a');
+  session.reset();
+  Stop* const recorded = points_.At("commit:recorded");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  recorded->Await();
+  Stop* const loading = points_.At("open:loading");
+  Actor open(&points_, [&] { session = Connect("s"); });
+  loading->Await();
+  recorded->Go();
+  EXPECT_TRUE(commit.AwaitAsleep());
+  loading->Go();
+  commit.Join();
+  open.Join();
+  ASSERT_NE(session, nullptr);
+  EXPECT_EQ(Read(session.get(), 1), 'a');
+  EXPECT_EQ(Execute("info", {{"session", "s"}})->at("changed_bytes"), 0);
+  Write(session.get(), 2, 'b');
+  session.reset();
+  Reopen();
+  EXPECT_EQ(ReadIn("s", 1), 'a');
+  EXPECT_EQ(ReadIn("s", 2), 'b');
+}
+
+TEST_F(CommitRacesTest, TwoForcedCommitsOfOneSession) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  Stop* const frozen = points_.At("commit:frozen");
+  std::string first, second;
+  Actor one(&points_, [&] { first = Commit("s", /*force=*/true); });
+  frozen->Await();
+  Actor two(&points_, [&] { second = Commit("s", /*force=*/true); });
+  EXPECT_TRUE(two.AwaitAsleep());
+  frozen->Go();
+  one.Join();
+  two.Join();
+  EXPECT_EQ(first, "committed");
+  EXPECT_EQ(second, "empty");
+  EXPECT_EQ(Newest(), 1);
+}
+
+// Two requests for one session that are taken from the queue at once.
+TEST_F(CommitRacesTest, TwoCommitsOfOneSessionInOneTurn) {
+  Open();
+  const auto leader = Connect("leader"), session = Connect("s");
+  Write(leader.get(), 5, 'l');
+  Write(session.get(), 1, 'a');
+  Stop* const frozen = points_.At("commit:frozen");
+  std::string first, second;
+  Actor leading(&points_, [&] { EXPECT_EQ(Commit("leader"), "committed"); });
+  frozen->Await();
+  Actor one(&points_, [&] { first = Commit("s"); });
+  EXPECT_TRUE(one.AwaitAsleep());
+  Actor two(&points_, [&] { second = Commit("s"); });
+  EXPECT_TRUE(two.AwaitAsleep());
+  frozen->Go();
+  leading.Join();
+  one.Join();
+  two.Join();
+  EXPECT_EQ(first, "committed");
+  EXPECT_EQ(second, "empty");
+  EXPECT_EQ(Newest(), 2);
+}
+
+}  // namespace
+}  // namespace ext2cow::test

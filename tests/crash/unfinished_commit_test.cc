@@ -1,0 +1,78 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Commits that are durable and not yet in the image, in the way of errors and
+// restarts.
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "tests/crash/engine_fixture.h"
+
+namespace ext2cow::test {
+namespace {
+
+using UnfinishedCommitTest = EngineTest;
+
+// The offline tool knows nothing of the server's parameters, but finishes the
+// commit that the server was killed in.
+TEST_F(UnfinishedCommitTest, IsFinishedUnderTheServersHistory) {
+  EngineOptions options;
+  options.history = 20;
+  Open(options);
+  for (int i = 1; i <= 12; ++i) CommitByAnother(3, static_cast<char>('a' + i));
+  Stop* const recorded = points_.At("commit:recorded");
+  SimDisk::Files left;
+  Actor commit(&points_, [&] { CommitByAnother(3, 'z'); });
+  recorded->Await();
+  left = world_->disk().Now();
+  recorded->Go();
+  commit.Join();
+  world_->Shutdown();
+  EngineOptions offline;
+  offline.serving = false;
+  OpenOn(std::move(left), offline);
+  EXPECT_EQ(Newest(), 13);
+  EXPECT_EQ(ReadAt("latest", 3), 'z');
+  EXPECT_EQ(ReadAt("0", 3), Old(3));
+}
+
+// The answer tells whether the commit counts, wherever the disk stopped taking
+// writes; a later start agrees.
+TEST_F(UnfinishedCommitTest, AnswerTellsWhetherItCounts) {
+  bool finished = false, applied_later = false;
+  for (uint64_t n = 1; !finished && !HasFailure(); ++n) {
+    SCOPED_TRACE(absl::StrCat("write ", n));
+    Open();
+    auto session = Connect("s");
+    Write(session.get(), 3, 'n');
+    ASSERT_TRUE(session->Flush().ok());
+    world_->disk().FailAt(SimDisk::Operation::kWrite, n, 1'000'000,
+                          absl::DataLossError("the disk is broken"));
+    const std::string answer = Commit("s");
+    finished = world_->disk().FaultAhead();
+    bool counts = answer == "committed";
+    if (!counts) {
+      EXPECT_NE(answer.find("the disk is broken"), std::string::npos) << answer;
+      counts = answer.find("is committed as generation 1") != std::string::npos;
+      applied_later |= counts;
+    }
+    EXPECT_EQ(Newest(), counts ? 1 : 0) << answer;
+    EXPECT_EQ(ReadAt("latest", 3), counts ? 'n' : Old(3)) << answer;
+    EXPECT_EQ(Read(session.get(), 3), 'n');
+    session->Close();
+    world_->disk().Mend();
+    Reopen();
+    EXPECT_EQ(ReadIn("s", 3), 'n');
+    if (counts) {
+      EXPECT_EQ(Commit("s"), "empty");
+      EXPECT_EQ(ReadAt("latest", 3), 'n');
+    } else {
+      EXPECT_EQ(Commit("s"), "committed");
+    }
+    EXPECT_EQ(Newest(), 1);
+  }
+  EXPECT_TRUE(applied_later);
+}
+
+}  // namespace
+}  // namespace ext2cow::test
