@@ -212,8 +212,14 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
     Session* session, const CommitRequest& request) {
   Verdict verdict;
   absl::MutexLock gate(&session->gate);
-  const BlockSets writes = WrittenBlocks(session->stack->Changes());
+  BlockSets writes = WrittenBlocks(session->stack->Changes());
   const BlockSets reads = session->reads.Snapshot();
+  if (request.on_conflict == OnConflict::kTheirs &&
+      request.isolation == Isolation::kSerializable) {
+    // What was read and then written was read: the rest that the session wrote
+    // may come from it.
+    for (const auto& [inode, set] : reads) writes[inode].Subtract(set);
+  }
   Generation newest;
   bool connected, read_changed;
   {

@@ -209,6 +209,22 @@ TEST_F(ConflictTest, TheirsStillFailsOnReadConflicts) {
   EXPECT_EQ(Commit({"--on-conflict", "theirs", "bob"}).status, 3);
 }
 
+// What else bob wrote may come from the bytes that he read before he wrote there.
+TEST_F(ConflictTest, TheirsFailsOnABlockThatWasReadAndWritten) {
+  {
+    NbdClient bob = Connect("bob");
+    bob.Read(0, 1);
+    EXPECT_EQ(bob.Write(0, "bob"), 0);
+    EXPECT_EQ(bob.Write(kMiB, "bob"), 0);
+  }
+  AliceCommits(0, "alice");
+  const auto answer = CommitJson({"--on-conflict", "theirs", "bob"}, 3);
+  EXPECT_EQ(answer["conflicts"][0]["kind"], "read-write");
+  EXPECT_EQ(CommitJson({"--on-conflict", "theirs", "--isolation", "snapshot",
+                        "bob"})["result"],
+            "committed");
+}
+
 TEST_F(ConflictTest, TheirsIsRefusedWhileConnectedUnlessForced) {
   NbdClient bob = Connect("bob");
   EXPECT_EQ(bob.Write(0, "bob"), 0);

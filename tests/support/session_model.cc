@@ -188,6 +188,8 @@ ImageModel::Verdict ImageModel::Judge(const Session& session, OnConflict rule,
       }
       break;
     case OnConflict::kTheirs:
+      // What was read and then written was read all the same.
+      verdict.read_write = Intersection(session.state.reads, theirs);
       if (!verdict.read_write.empty()) {
         verdict.outcome = Outcome::kConflict;
         verdict.write_write.clear();  // those alone would give way
