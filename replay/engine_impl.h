@@ -249,14 +249,16 @@ class EngineImpl : public Engine {
   absl::StatusOr<Json> Rollback(const Json& params);
   absl::StatusOr<Json> Clone(const Json& params);
   absl::StatusOr<Json> Rm(const Json& params);
+  absl::StatusOr<Json> CommitCommand(const Json& params,
+                                     const Progress& progress);
+  absl::StatusOr<CommitRequest> ParseCommit(const Json& params) const;
+
+  // point_commands.cc
   absl::StatusOr<Json> Log(const Json& params);
   absl::StatusOr<Json> Tag(const Json& params);
   absl::StatusOr<Json> Untag(const Json& params);
   absl::StatusOr<Json> Gc(const Json& params);
   absl::StatusOr<Json> Adopt(const Json& params);
-  absl::StatusOr<Json> CommitCommand(const Json& params,
-                                     const Progress& progress);
-  absl::StatusOr<CommitRequest> ParseCommit(const Json& params) const;
 
   // points.cc
   absl::StatusOr<Json> Revert(const Json& params, const Progress& progress);
