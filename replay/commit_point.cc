@@ -77,10 +77,14 @@ absl::Status EngineImpl::CommitPoint(
     session->gate.AssertHeld();
     moved = RecordOf(*session);
     moved.generation = generation.number;
-    // Its clients know what they wrote, in files too that nobody has open now:
-    // no mark says so after a crash.
+    // Its clients know what they wrote, in files too that nobody has open now: of
+    // those no mark says so after a crash.
     if (session->life.connections > 0) {
-      UnionInto(&moved.reads, generation.writes);
+      BlockSets known = generation.writes;
+      std::erase_if(known, [&](const auto& file) {
+        return moved.marked.contains(file.first);
+      });
+      UnionInto(&moved.reads, known);
     }
     batch.Put(SessionKey(moved.name), EncodeSession(moved));
   }
