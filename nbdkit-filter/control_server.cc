@@ -131,14 +131,9 @@ void ControlServer::Serve(Client* client) {
         }
         continue;
       }
-      uint64_t shown = 0;  // per cent: a line for each run of a commit costs more
-                           // than writing the run
       const auto result = engine_->Execute(
           request->method, request->params,
           [&](uint64_t done, uint64_t total) {
-            const uint64_t percent = total == 0 ? 0 : done * 100 / total;
-            if (percent == shown) return;
-            shown = percent;
             (void)stream.WriteLine(FormatProgress(request->id, done, total));
           });
       if (request->id.is_null()) continue;

@@ -119,7 +119,8 @@ class Engine {
   // the file.
   virtual std::vector<ExportListing> ListExports(const std::string& path) = 0;
 
-  // Progress of a commit: `done` of `total` bytes.
+  // Progress of a commit: `done` of `total` bytes, ten times a second; a short one
+  // says nothing.
   using Progress = std::function<void(uint64_t done, uint64_t total)>;
   // Runs one command of DESIGN section 4.3: `method` is the subcommand's name
   // ("commit", "ls", ...), `params` its arguments by name. The answer is the

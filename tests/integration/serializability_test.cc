@@ -394,6 +394,11 @@ TEST_F(SerializabilityTest, ForgedHistoriesAreNoticed) {
     }
   }
   EXPECT_THAT(KindsOf(forged), Contains(AnomalyKind::kG1a));
+
+  // Everybody began after all that was committed.
+  forged = clean;
+  for (Transaction& t : forged.transactions) t.began = UINT64_MAX;
+  EXPECT_EQ(KindsOf(forged), Kinds{AnomalyKind::kStaleRead});
 }
 
 //   alice: reads x, y    bob: reads x, y

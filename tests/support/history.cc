@@ -38,6 +38,7 @@ class Checker {
     for (auto& [key, lists] : observed_) OrderVersions(key, &lists);
     FindLostAppends();
     FindLostUpdates();
+    FindStaleReads();
     AddEdges();
     FindCycles();
     return std::move(anomalies_);
@@ -78,6 +79,7 @@ class Checker {
   void OrderVersions(uint64_t key, std::vector<List>* lists);
   void FindLostAppends();
   void FindLostUpdates();
+  void FindStaleReads();
   void AddEdges();
   void AddEdge(size_t from, size_t to, DependencyGraph::Kind kind,
                std::string why);
@@ -260,6 +262,24 @@ void Checker::FindLostUpdates() {
   }
 }
 
+void Checker::FindStaleReads() {
+  for (const ExternalRead& read : reads_) {
+    const List& order = order_[read.key];
+    for (size_t i = read.list.size(); i < order.size(); ++i) {
+      const auto missed = writes_.find(order[i]);
+      if (missed == writes_.end()) continue;
+      const size_t writer = missed->second.transaction;
+      if (history_.transactions[writer].ended >=
+          history_.transactions[read.transaction].began) {
+        continue;
+      }
+      Report(AnomalyKind::kStaleRead, Name(read.transaction), " read key ",
+             read.key, " without the ", order[i], " of ", Name(writer),
+             ", which had committed before it began");
+    }
+  }
+}
+
 void Checker::AddEdge(size_t from, size_t to, DependencyGraph::Kind kind,
                       std::string why) {
   if (from == to || !committed_[from] || !committed_[to]) return;
@@ -346,6 +366,8 @@ std::string ToString(AnomalyKind kind) {
       return "lost append";
     case AnomalyKind::kLostUpdate:
       return "lost update";
+    case AnomalyKind::kStaleRead:
+      return "stale read";
     case AnomalyKind::kG0:
       return "G0";
     case AnomalyKind::kG1a:

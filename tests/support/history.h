@@ -34,6 +34,10 @@ struct Transaction {
   std::string name;  // for people: session and number
   Outcome outcome = Outcome::kCommitted;
   std::vector<Operation> operations;
+  // Nanoseconds of one clock: before what it reads was chosen, and after it was
+  // told that it committed.
+  uint64_t began = 0;
+  uint64_t ended = UINT64_MAX;
 
   void Read(uint64_t key, List list);
   void Append(uint64_t key, uint64_t value);
@@ -50,6 +54,7 @@ enum class AnomalyKind : uint8_t {
   kInternal,           // a transaction does not see its own appends
   kLostAppend,         // committed, and not there in the end
   kLostUpdate,         // two appended to the same version
+  kStaleRead,          // lacks what had been committed before it began
   kG0,                 // cycle of ww
   kG1a,                // read what was aborted
   kG1b,                // read a version in the middle of a transaction
@@ -66,7 +71,7 @@ struct Anomaly {
 
 // Everything that is wrong with the transactions that committed; one anomaly of
 // a kind for each set of transactions that cycles tie together. Empty: the
-// history is serializable.
+// history is serializable, and nobody read what was out of date.
 std::vector<Anomaly> CheckHistory(const History& history);
 
 std::string ToString(AnomalyKind kind);

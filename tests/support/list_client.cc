@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -14,6 +15,17 @@ namespace {
 
 std::string Bytes(uint64_t value) {
   return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+
+uint64_t Now() {
+  using std::chrono::nanoseconds;
+  return static_cast<uint64_t>(nanoseconds(
+      std::chrono::steady_clock::now().time_since_epoch()).count());
+}
+
+// Who asks for the past does not wonder that it is out of date.
+bool IsPast(const std::string& session) {
+  return session[0] == '@' && session != "@latest";
 }
 
 uint64_t NextValue() {
@@ -35,13 +47,18 @@ List DecodeList(const std::string& block) {
   if (block.size() < SessionClient::kBlock) return {};
   std::memcpy(&count, block.data(), sizeof count);
   List list(std::min<uint64_t>(count, kListCapacity));
-  std::memcpy(list.data(), block.data() + sizeof count, list.size() * 8);
+  const char* at = block.data() + sizeof count;
+  for (uint64_t& value : list) {
+    std::memcpy(&value, at, sizeof value);
+    at += sizeof value;
+  }
   return list;
 }
 
 ListClient::ListClient(const ServerAddress& address, const std::string& session,
                        int connections)
-    : session_(address, session, connections) {}
+    : began_(IsPast(session) ? 0 : Now()),
+      session_(address, session, connections) {}
 
 List ListClient::Read(uint64_t key, bool again) {
   List list = DecodeList(session_.Read(key, again));
@@ -76,9 +93,12 @@ bool ListClient::appended() const {
 
 SessionClient::CommitResult ListClient::Commit(nlohmann::json options) {
   using CommitResult = SessionClient::CommitResult;
+  const uint64_t asked = Now();
   const CommitResult result = session_.Commit(std::move(options));
   if (result == CommitResult::kCommitted || result == CommitResult::kEmpty) {
     End(Outcome::kCommitted, result == CommitResult::kCommitted);
+    // With nothing to commit the session stays on its generation.
+    if (result == CommitResult::kCommitted) began_ = asked;
   } else if (result == CommitResult::kConflict) {
     End(Outcome::kAborted);
   } else if (result == CommitResult::kUnknown) {
@@ -93,6 +113,8 @@ void ListClient::End(Outcome outcome, bool committed) {
       absl::StrCat(session_.session(), "#", transactions_.size() + 1);
   if (committed) absl::StrAppend(&current_.name, "@", session_.generation());
   current_.outcome = outcome;
+  current_.began = began_;
+  if (outcome == Outcome::kCommitted) current_.ended = Now();
   transactions_.push_back(std::exchange(current_, {}));
 }
 

@@ -48,6 +48,7 @@ class ListClient {
   std::vector<Transaction>& transactions() { return transactions_; }
 
  private:
+  uint64_t began_;  // the transaction that is open; before the session is
   SessionClient session_;
   Transaction current_;
   std::vector<Transaction> transactions_;

@@ -141,6 +141,14 @@ const ProcessResult& Process::Wait() {
 
 std::string Process::ErrorSoFar() const { return ReadFileBytes(stderr_path_); }
 
+bool ServersAreSanitized() {
+#ifdef EXT2COW_SANITIZER_RUNTIME
+  return true;
+#else
+  return false;
+#endif
+}
+
 ProcessResult RunProgram(const std::vector<std::string>& argv,
                          const ProcessOptions& options) {
   Process process(argv, options);

@@ -61,6 +61,9 @@ class Process {
   ProcessResult result_;
 };
 
+// Programs named nbdkit run with a sanitizer's runtime.
+bool ServersAreSanitized();
+
 // Runs a program to its end.
 ProcessResult RunProgram(const std::vector<std::string>& argv,
                          const ProcessOptions& options = {});
