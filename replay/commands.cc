@@ -159,8 +159,7 @@ absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
   if (!record.ok()) return record.status();
   auto give_back = absl::MakeCleanup([&] {
     ReturnRecord(*name);
-    Reclaim();
-    reclaimer_->Await();
+    Reclaim();  // soon: who rolls back wants to go on
   });
   const auto it = std::find_if(
       record->snapshots.begin(), record->snapshots.end(),
