@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/closing.h"
 #include "overlay/keys.h"
 #include "overlay/record.h"
 #include "rocksdb/cache.h"
@@ -109,6 +110,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
                 "open");
   if (!status.ok()) return status;
   store->db_.reset(db);
+  status = CheckClosing(db->GetEnv(), directory, db->GetLatestSequenceNumber());
+  if (!status.ok()) return status;
   status = store->LoadNextLayer();
   if (!status.ok()) return status;
   return store;
@@ -230,10 +233,14 @@ absl::Status Store::Close() {
     status = FromRocks(db_->Flush(rocksdb::FlushOptions()), "flush");
   }
   if (status.ok()) status = FromRocks(db_->SyncWAL(), "sync");
-  const absl::Status closed = FromRocks(db_->Close(), "close");
+  const uint64_t sequence = db_->GetLatestSequenceNumber();
+  status.Update(FromRocks(db_->Close(), "close"));
+  if (status.ok()) {
+    status = NoteClosing(db_->GetEnv(), lock_->directory(), sequence);
+  }
   absl::MutexLock lock(&mu_);
   if (health_.ok()) health_ = absl::UnavailableError("the store is closed");
-  return status.ok() ? closed : status;
+  return status;
 }
 
 absl::Status Store::health() const {

@@ -189,10 +189,11 @@ absl::Status EngineImpl::DropSession(const std::string& name) {
 
 absl::Status EngineImpl::Unload(Session* session) {
   absl::MutexLock gate(&session->gate);
-  // Whatever fails: who still holds the session may outlive the store.
+  // Whatever fails: who still holds the session may outlive the engine.
   auto close = absl::MakeCleanup([&] {
     session->gate.AssertHeld();
     session->stack.reset();
+    session->reads.Clear();
   });
   bool keep_nothing, anonymous;
   {
