@@ -7,12 +7,13 @@
 #include "absl/strings/str_cat.h"
 #include "tests/support/image.h"
 #include "tests/support/process.h"
+#include "tests/support/random_bytes.h"
 
 namespace ext2cow::test {
 namespace {
 
 std::string FirstContent() {
-  std::string content = RandomContent(1, kFileSize);
+  std::string content = RandomBytes(1, kFileSize);
   content.replace(40 * 1024, 16 * 1024, 16 * 1024, '\0');  // a hole
   return content;
 }

@@ -9,6 +9,7 @@
 #include "replay/engine.h"
 #include "tests/support/image.h"
 #include "tests/support/memory_device.h"
+#include "tests/support/random_bytes.h"
 #include "tests/support/temp_dir.h"
 
 namespace ext2cow::test {
@@ -33,15 +34,9 @@ class PowerCutTest : public testing::Test {
     image_.AddFile("disk", old_);
     WriteInto(&new_);
   }
-  static std::string Bytes(uint64_t seed, size_t length) {
-    std::mt19937_64 random(seed);
-    std::string bytes(length, '\0');
-    for (char& byte : bytes) byte = static_cast<char>(random() | 1);
-    return bytes;
-  }
   static void WriteInto(std::string* content) {
-    content->replace(3000, 9000, Bytes(2, 9000));
-    content->replace(300'000, 40'000, Bytes(3, 40'000));
+    content->replace(3000, 9000, RandomBytes(2, 9000));
+    content->replace(300'000, 40'000, RandomBytes(3, 40'000));
     content->replace(131'072, 65'536, 65'536, '\0');
   }
   static std::unique_ptr<Engine> OpenEngine(const std::string& store,
@@ -76,9 +71,9 @@ class PowerCutTest : public testing::Test {
     ASSERT_NE(engine, nullptr);
     auto connection = engine->Connect({.session = "s", .path = "/disk"}, false);
     ASSERT_TRUE(connection.ok()) << connection.status();
-    ASSERT_TRUE((*connection)->Write(3000, Bytes(2, 9000).data(), 9000).ok());
-    ASSERT_TRUE(
-        (*connection)->Write(300'000, Bytes(3, 40'000).data(), 40'000).ok());
+    const std::string small = RandomBytes(2, 9000), big = RandomBytes(3, 40'000);
+    ASSERT_TRUE((*connection)->Write(3000, small.data(), small.size()).ok());
+    ASSERT_TRUE((*connection)->Write(300'000, big.data(), big.size()).ok());
     ASSERT_TRUE((*connection)->Zero(131'072, 65'536, ZeroKind::kDiscard).ok());
     ASSERT_TRUE((*connection)->Flush().ok());
     (*connection)->Close();
@@ -122,7 +117,8 @@ class PowerCutTest : public testing::Test {
   TempDir dir_;
   ImageFile image_{{"-t", "ext4", "-b", "1024"}, "8M"};
   const std::string old_ =
-      Bytes(1, 250'000) + std::string(100'000, '\0') + Bytes(4, 12'345);
+      RandomBytes(1, 250'000) + std::string(100'000, '\0') +
+      RandomBytes(4, 12'345);
   std::string new_ = old_;
   std::vector<Moment> moments_;
 };

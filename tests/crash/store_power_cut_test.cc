@@ -17,6 +17,7 @@
 #include "tests/crash/store_world.h"
 #include "tests/support/image.h"
 #include "tests/support/process.h"
+#include "tests/support/random_bytes.h"
 
 namespace ext2cow::test {
 namespace {
@@ -42,7 +43,7 @@ class StorePowerCutTest : public testing::TestWithParam<Workload> {
     return *files;
   }
   static std::string FirstContent() {
-    std::string content = RandomContent(1, kFileSize);
+    std::string content = RandomBytes(1, kFileSize);
     content.replace(40 * 1024, 16 * 1024, 16 * 1024, '\0');  // a hole
     return content;
   }

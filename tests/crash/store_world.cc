@@ -3,11 +3,11 @@
 #include "tests/crash/store_world.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "tests/support/random_bytes.h"
 
 namespace ext2cow::test {
 namespace {
@@ -59,13 +59,6 @@ bool Allowed(const std::string& content,
 
 }  // namespace
 
-std::string RandomContent(uint64_t seed, size_t length) {
-  std::mt19937_64 random(seed);
-  std::string content(length, '\0');
-  for (char& byte : content) byte = static_cast<char>(random() | 1);
-  return content;
-}
-
 World::World(SimDisk::Files disk, WorldModel model)
     : disk_(disk),
       device_(&disk_, kImageName),
@@ -116,7 +109,7 @@ void World::Settled(const std::string& name) {
 }
 
 void World::Write(const std::string& name, size_t offset, size_t length) {
-  const std::string data = RandomContent(++seed_, length);
+  const std::string data = RandomBytes(++seed_, length);
   Begin("write");
   Connection* connection = Connected(name);
   std::string next = model_.sessions[name].now();
@@ -357,7 +350,7 @@ std::string Recovered::Compare(const WorldModel& before,
 std::string Recovered::Use() {
   auto connection = engine_->Connect({.session = "used", .path = kPath}, false);
   if (!connection.ok()) return connection.status().ToString();
-  const std::string data = RandomContent(77, 70'000);
+  const std::string data = RandomBytes(77, 70'000);
   absl::Status s = (*connection)->Write(8192, data.data(), data.size());
   if (s.ok()) s = (*connection)->Flush();
   if (!s.ok()) return s.ToString();

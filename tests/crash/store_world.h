@@ -115,8 +115,6 @@ class Recovered {
   std::unique_ptr<Engine> engine_;
 };
 
-std::string RandomContent(uint64_t seed, size_t length);
-
 }  // namespace ext2cow::test
 
 #endif  // EXT2COW_TESTS_CRASH_STORE_WORLD_H_

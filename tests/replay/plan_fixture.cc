@@ -4,19 +4,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <random>
 #include <utility>
 
 #include "overlay/ext2_reader.h"
 
 namespace ext2cow::test {
-
-std::string Noise(uint64_t seed, size_t length) {
-  std::mt19937_64 random(seed);
-  std::string bytes(length, '\0');
-  for (char& c : bytes) c = static_cast<char>(1 + random() % 255);
-  return bytes;
-}
 
 void PlanBench::AddFile(const std::string& name, const std::string& content) {
   image_.AddFile(name, content);
@@ -43,7 +35,7 @@ void PlanBench::Write(const std::string& name, BlockRange blocks,
   const uint64_t end =
       std::min<uint64_t>(blocks.end() * kBlockSize, file.now.size());
   ASSERT_LT(begin, end);
-  file.now.replace(begin, end - begin, Noise(seed, end - begin));
+  file.now.replace(begin, end - begin, RandomBytes(seed, end - begin));
   file.change.written.AddRange(blocks);
   file.change.zeroed.RemoveRange(blocks);
   file.change.discarded.RemoveRange(blocks);

@@ -14,13 +14,11 @@
 #include "overlay/ext2_reader.h"
 #include "replay/planner.h"
 #include "tests/support/image.h"
+#include "tests/support/random_bytes.h"
 
 namespace ext2cow::test {
 
 inline constexpr time_t kPlanTime = 1'800'000'000;
-
-// Bytes without a pattern, the same for the same seed, none of them zero.
-std::string Noise(uint64_t seed, size_t length);
 
 // An image, a shadow model of its files, and changes waiting to be planned.
 class PlanBench {

@@ -38,7 +38,7 @@ void ExpectRefused(PlanBench& bench, const std::string& message) {
 
 TEST(PlannerTest, OverwritingWrittenBlocksMovesNothing) {
   PlanBench bench(kExt4, "16M");
-  bench.AddFile("f", Noise(1, 100 * kBlockSize));
+  bench.AddFile("f", RandomBytes(1, 100 * kBlockSize));
   bench.Write("f", {10, 20}, 2);
   const Plan plan = bench.Commit();
   EXPECT_THAT(plan.allocated, IsEmpty());
@@ -54,7 +54,7 @@ TEST(PlannerTest, OverwritingWrittenBlocksMovesNothing) {
 
 TEST(PlannerTest, ChangedInodesGetNewTimes) {
   PlanBench bench(kExt4, "16M");
-  bench.AddFile("f", Noise(1, 4 * kBlockSize));
+  bench.AddFile("f", RandomBytes(1, 4 * kBlockSize));
   bench.Write("f", {0, 1}, 2);
   bench.Commit();
   const std::string stat = bench.image().Debugfs({"stat /f"});
@@ -130,7 +130,7 @@ TEST(PlannerTest, AllocationsPastTheEndAreLeftAlone) {
 TEST(PlannerTest, PartOfALargeFreshBlockIsZeroedAround) {
   PlanBench bench({"-t", "ext4", "-b", "65536", "-O", "^has_journal"}, "64M");
   // Old bytes where the new block will be.
-  bench.AddFile("old", Noise(1, 1 << 20));
+  bench.AddFile("old", RandomBytes(1, 1 << 20));
   bench.Discard("old", {0, 256});
   bench.Commit();
   AddHole(bench, "f", 1 << 20);
@@ -216,7 +216,7 @@ TEST(PlannerTest, OneBlockOfADeepTreeTouchesFewBlocks) {
 TEST(PlannerTest, NoSpaceSaysHowMuchAndLeavesTheImageAlone) {
   for (const char* type : {"ext2", "ext4"}) {
     PlanBench bench({"-t", type, "-b", "1024", "-O", "^has_journal"}, "8M");
-    bench.AddFile("old", Noise(1, 100 * kBlockSize));
+    bench.AddFile("old", RandomBytes(1, 100 * kBlockSize));
     AddHole(bench, "f", 40 << 20);
     bench.Write("f", {0, 10'000}, 1);
     bench.Discard("old", {0, 100});
@@ -258,7 +258,7 @@ TEST(PlannerTest, AFullFilesystemIsFilledToTheLastBlock) {
 
 TEST(PlannerTest, AFragmentedFilesystemIsFilled) {
   PlanBench bench({"-t", "ext4", "-b", "1024", "-O", "^has_journal"}, "64M");
-  bench.AddFile("old", Noise(1, 6000 * kBlockSize));
+  bench.AddFile("old", RandomBytes(1, 6000 * kBlockSize));
   for (uint64_t i = 0; i < 6000; i += 2) bench.Discard("old", {i, 1});
   bench.Commit();
   AddHole(bench, "f", 100 << 20);
@@ -273,7 +273,7 @@ TEST(PlannerTest, InlineFilesStayInline) {
                   "16M");
   for (const size_t size : {1, 60, 61, 120}) {
     const std::string name = "f" + std::to_string(size);
-    bench.AddFile(name, Noise(size, size));
+    bench.AddFile(name, RandomBytes(size, size));
     ASSERT_TRUE(bench.Map(name)->is_inline());
     bench.Write(name, {0, 1}, size + 1);
     const Plan plan = bench.Commit();
@@ -292,7 +292,7 @@ TEST(PlannerTest, InlineFilesStayInline) {
 TEST(PlannerTest, InlineFilesThatAreTooLongMoveOut) {
   PlanBench bench({"-t", "ext4", "-O", "inline_data,^has_journal", "-I", "256"},
                   "16M");
-  bench.image().AddFile("f", Noise(1, 100));
+  bench.image().AddFile("f", RandomBytes(1, 100));
   bench.image().Debugfs({"sif /f size 50001"});
   bench.Adopt("f");
   ASSERT_TRUE(bench.Map("f")->is_inline());
@@ -305,7 +305,7 @@ TEST(PlannerTest, InlineFilesThatAreTooLongMoveOut) {
 
 TEST(PlannerTest, QuotaRefusesAllocationOnly) {
   PlanBench bench({"-t", "ext4", "-O", "quota,^has_journal"}, "16M");
-  bench.AddFile("f", Noise(1, 8 * kBlockSize));
+  bench.AddFile("f", RandomBytes(1, 8 * kBlockSize));
   bench.Write("f", {0, 4}, 2);
   bench.Commit();
   bench.ExpectModel();
@@ -315,7 +315,7 @@ TEST(PlannerTest, QuotaRefusesAllocationOnly) {
 
 TEST(PlannerTest, ErrorsAreRefused) {
   PlanBench bench(kExt4, "16M");
-  bench.AddFile("f", Noise(1, 8 * kBlockSize));
+  bench.AddFile("f", RandomBytes(1, 8 * kBlockSize));
   bench.image().Debugfs({"ssv state 3"});
   bench.Write("f", {0, 1}, 2);
   ExpectRefused(bench, "run e2fsck");
@@ -323,7 +323,7 @@ TEST(PlannerTest, ErrorsAreRefused) {
 
 TEST(PlannerTest, ADirtyJournalIsRefused) {
   PlanBench bench({"-t", "ext4"}, "16M");
-  bench.AddFile("f", Noise(1, 8 * kBlockSize));
+  bench.AddFile("f", RandomBytes(1, 8 * kBlockSize));
   bench.Write("f", {0, 1}, 2);
   auto map = bench.Map("f");
   bench.image().Debugfs({"feature needs_recovery"});
@@ -339,7 +339,7 @@ TEST(PlannerTest, ADirtyJournalIsRefused) {
 
 TEST(PlannerTest, ImmutableFilesAreRefused) {
   PlanBench bench(kExt4, "16M");
-  bench.AddFile("f", Noise(1, 8 * kBlockSize));
+  bench.AddFile("f", RandomBytes(1, 8 * kBlockSize));
   bench.image().Debugfs({"sif /f flags 0x80010"});
   bench.Write("f", {0, 1}, 2);
   ExpectRefused(bench, "immutable");
@@ -347,7 +347,7 @@ TEST(PlannerTest, ImmutableFilesAreRefused) {
 
 TEST(PlannerTest, AMapOfAnotherSizeIsRefused) {
   PlanBench bench(kExt4, "16M");
-  bench.AddFile("f", Noise(1, 8 * kBlockSize));
+  bench.AddFile("f", RandomBytes(1, 8 * kBlockSize));
   FileChange change{bench.Map("f"), {}, {}, {}};
   change.written.Add(0);
   bench.image().Debugfs({"sif /f size 5000"});
@@ -360,7 +360,7 @@ TEST(PlannerTest, AMapOfAnotherSizeIsRefused) {
 
 TEST(PlannerTest, ABlockBitmapThatCallsUsedBlocksFreeIsDamage) {
   PlanBench bench({"-t", "ext2", "-b", "1024"}, "8M");
-  bench.AddFile("f", Noise(1, 8 * kBlockSize));
+  bench.AddFile("f", RandomBytes(1, 8 * kBlockSize));
   const uint64_t block = bench.Map("f")->runs()[0].physical / 1024;
   bench.image().Debugfs({"freeb " + std::to_string(block) + " 4"});
   bench.Discard("f", {0, 8});
@@ -384,7 +384,7 @@ TEST(PlannerTest, ABlockBitmapThatCallsTheInodeTableFreeIsDamage) {
 TEST(PlannerTest, DamagedMetadataNeverCrashes) {
   for (const char* type : {"ext2", "ext4"}) {
     PlanBench bench({"-t", type, "-b", "1024", "-O", "^has_journal"}, "4M");
-    std::string patchy = Noise(1, 60 * kBlockSize);
+    std::string patchy = RandomBytes(1, 60 * kBlockSize);
     for (size_t i = 0; i < patchy.size(); i += 3 * 4096) {
       std::fill_n(patchy.begin() + static_cast<ptrdiff_t>(i), 4096, '\0');
     }

@@ -57,14 +57,14 @@ class PlannerVariants : public testing::TestWithParam<Variant> {
 
   // Files that are full, empty, patchy and preallocated, of odd sizes.
   void AddFiles() {
-    bench_.AddFile("full", Noise(1, 700'001));
-    std::string patchy = Noise(2, 900'000);
+    bench_.AddFile("full", RandomBytes(1, 700'001));
+    std::string patchy = RandomBytes(2, 900'000);
     for (size_t i = 0; i < patchy.size(); i += 65536) {
       std::fill_n(patchy.begin() + static_cast<ptrdiff_t>(i),
                   std::min<size_t>(20480, patchy.size() - i), '\0');
     }
     bench_.AddFile("patchy", patchy);
-    bench_.AddFile("tiny", Noise(3, 11));
+    bench_.AddFile("tiny", RandomBytes(3, 11));
     AddSized("hole", 2'500'003, "");
     if (GetParam().fallocate) {
       AddSized("prealloc", 1'048'577, "fallocate /prealloc 3 200");

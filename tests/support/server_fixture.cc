@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -31,18 +30,6 @@ void WriteSparse(const std::string& path, const std::string& bytes) {
 }
 
 }  // namespace
-
-std::string RandomBytes(uint64_t seed, size_t length) {
-  std::mt19937_64 random(seed);
-  std::string bytes(length, '\0');
-  for (size_t i = 0; i < length;) {
-    uint64_t word = random();
-    for (int k = 0; k < 8 && i < length; ++k, word >>= 8) {
-      bytes[i++] = static_cast<char>(word | 1);
-    }
-  }
-  return bytes;
-}
 
 std::string Repeat(char byte, size_t length) {
   return std::string(length, byte);

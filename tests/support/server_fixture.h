@@ -14,6 +14,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/support/nbd_client.h"
 #include "tests/support/process.h"
+#include "tests/support/random_bytes.h"
 #include "tests/support/server.h"
 #include "tests/support/temp_dir.h"
 
@@ -22,8 +23,6 @@ namespace ext2cow::test {
 inline constexpr char kDisk[] = "/disks/disk.img";
 inline constexpr uint64_t kMiB = 1 << 20;
 
-// Bytes without a pattern; the same for the same seed. None of them is zero.
-std::string RandomBytes(uint64_t seed, size_t length);
 std::string Repeat(char byte, size_t length);
 
 // What image to make: a filesystem of `size` with `files` in it. 4096-byte
