@@ -17,21 +17,13 @@ using nlohmann::json;
 constexpr char kPath[] = "/disk";
 constexpr size_t kSector = 512;
 
-// The store's lock wants a real directory; its name is RocksDB's on the
-// simulated disk too, so it must be the same in every life.
-const std::string& LockDirectory() {
-  static const TempDir* const directory = new TempDir;
-  static const std::string* const name = new std::string(directory->path());
-  return *name;
-}
-
 EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env,
                         EngineOptions options) {
   options.cache_bytes = 8 << 20;
   options.log = [](const std::string&) {};
   options.adjust_store = [disk, env](StoreOptions* store) {
     store->env = env;
-    store->files = SimBlockFiles(disk, "/sim/data");
+    store->files = SimBlockFiles(disk, kDataName);
   };
   return options;
 }
@@ -39,7 +31,7 @@ EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env,
 absl::StatusOr<std::unique_ptr<Engine>> OpenOn(SimDisk* disk, Device* device,
                                                rocksdb::Env* env,
                                                EngineOptions options = {}) {
-  auto lock = StoreLock::Acquire(LockDirectory(), true);
+  auto lock = StoreLock::Acquire(StoreName(), true);
   if (!lock.ok()) return lock.status();
   return Engine::Open(*std::move(lock), device,
                       OptionsOn(disk, env, std::move(options)));
@@ -58,6 +50,14 @@ bool Allowed(const std::string& content,
 }
 
 }  // namespace
+
+// The store's lock wants a real directory; its name is RocksDB's on the
+// simulated disk too, so it must be the same in every life.
+const std::string& StoreName() {
+  static const TempDir* const directory = new TempDir;
+  static const std::string* const name = new std::string(directory->path());
+  return *name;
+}
 
 World::World(SimDisk::Files disk, WorldModel model)
     : disk_(disk),
@@ -260,13 +260,23 @@ void World::Shutdown() {
 Recovered::Recovered(SimDisk::Files files, EngineOptions options)
     : disk_(std::move(files)),
       device_(&disk_, kImageName),
+      options_(std::move(options)),
       env_(SimEnv(&disk_)) {
-  auto engine = OpenOn(&disk_, &device_, env_.get(), std::move(options));
+  Start();
+}
+
+Recovered::~Recovered() { Shutdown(); }
+
+void Recovered::Start() {
+  auto engine = OpenOn(&disk_, &device_, env_.get(), options_);
   status_ = engine.status();
   if (engine.ok()) engine_ = *std::move(engine);
 }
 
-Recovered::~Recovered() { Shutdown(); }
+void Recovered::Restart() {
+  engine_.reset();
+  Start();
+}
 
 void Recovered::Shutdown() {
   if (engine_ != nullptr) engine_->Shutdown();

@@ -18,6 +18,8 @@
 namespace ext2cow::test {
 
 inline constexpr char kImageName[] = "/sim/image";
+inline constexpr char kDataName[] = "/sim/data";
+const std::string& StoreName();  // RocksDB's files start with it
 inline constexpr size_t kFileSize = 96 * 1024 + 100;
 
 // What one file's generations, sessions and snapshots may hold.
@@ -104,12 +106,16 @@ class Recovered {
   // Writes, commits and looks: the store is usable.
   std::string Use();
   void Shutdown();
+  // Another process on the same disk.
+  void Restart();
 
  private:
+  void Start();
   std::optional<std::string> Content(const ExportRequest& request);
 
   SimDisk disk_;
   SimDevice device_;
+  const EngineOptions options_;
   std::unique_ptr<rocksdb::Env> env_;
   absl::Status status_;
   std::unique_ptr<Engine> engine_;

@@ -46,8 +46,10 @@ TEST_F(UnfinishedCommitTest, AnswerTellsWhetherItCounts) {
     auto session = Connect("s");
     Write(session.get(), 3, 'n');
     ASSERT_TRUE(session->Flush().ok());
-    world_->disk().FailAt(SimDisk::Operation::kWrite, n, 1'000'000,
-                          absl::DataLossError("the disk is broken"));
+    world_->disk().FailAt({.operation = SimDisk::Operation::kWrite,
+                           .nth = n,
+                           .count = 1'000'000,
+                           .error = absl::DataLossError("the disk is broken")});
     const std::string answer = Commit("s");
     finished = world_->disk().FaultAhead();
     bool counts = answer == "committed";

@@ -29,18 +29,22 @@ SimDisk::SimDisk(const Files& files) : first_(files) {
   for (const auto& [name, content] : first_) {
     auto inode = std::make_shared<Inode>();
     inode->number = next_inode_++;
+    inode->name = name;
     inode->content = content;
     names_[name] = std::move(inode);
   }
 }
 
-SimDisk::Handle SimDisk::Open(const std::string& name, bool create) {
+absl::StatusOr<SimDisk::Handle> SimDisk::Open(const std::string& name,
+                                              bool create) {
   absl::MutexLock lock(&mu_);
   const auto it = names_.find(name);
   if (it != names_.end()) return it->second;
-  if (!create) return nullptr;
+  if (!create) return absl::NotFoundError("no " + name);
+  if (auto s = Meet(Operation::kWrite, name, "create"); !s.ok()) return s;
   auto inode = std::make_shared<Inode>();
   inode->number = next_inode_++;
+  inode->name = name;
   names_[name] = inode;
   Event event{Event::Kind::kCreate, inode->number};
   event.name = name;
@@ -67,30 +71,36 @@ std::vector<std::string> SimDisk::List(const std::string& directory) const {
   return found;
 }
 
-void SimDisk::Remove(const std::string& name) {
+absl::Status SimDisk::Remove(const std::string& name) {
   absl::MutexLock lock(&mu_);
-  if (names_.erase(name) == 0) return;
+  if (names_.count(name) == 0) return absl::OkStatus();
+  if (auto s = Meet(Operation::kWrite, name, "remove"); !s.ok()) return s;
+  names_.erase(name);
   Event event{Event::Kind::kRemove};
   event.name = name;
   log_.push_back(std::move(event));
+  return absl::OkStatus();
 }
 
-bool SimDisk::Rename(const std::string& from, const std::string& to) {
+absl::Status SimDisk::Rename(const std::string& from, const std::string& to) {
   absl::MutexLock lock(&mu_);
   const auto it = names_.find(from);
-  if (it == names_.end()) return false;
+  if (it == names_.end()) return absl::NotFoundError("no " + from);
+  if (auto s = Meet(Operation::kWrite, from, "rename"); !s.ok()) return s;
+  it->second->name = to;
   names_[to] = it->second;
   names_.erase(from);
   Event event{Event::Kind::kRename};
   event.name = from;
   event.to = to;
   log_.push_back(std::move(event));
-  return true;
+  return absl::OkStatus();
 }
 
 absl::Status SimDisk::SyncNames(const std::string& directory) {
   absl::MutexLock lock(&mu_);
-  if (absl::Status s = Fault(Operation::kSync); !s.ok()) return s;
+  auto s = Meet(Operation::kSync, directory + "/.", "sync the names of");
+  if (!s.ok()) return s;
   Event event{Event::Kind::kSyncNames};
   event.name = directory;
   log_.push_back(std::move(event));
@@ -105,7 +115,7 @@ uint64_t SimDisk::Size(const Handle& file) const {
 absl::StatusOr<size_t> SimDisk::Read(const Handle& file, uint64_t offset,
                                      void* buffer, size_t length) const {
   absl::MutexLock lock(&mu_);
-  if (absl::Status s = Fault(Operation::kRead); !s.ok()) return s;
+  if (auto s = Meet(Operation::kRead, file->name, "read"); !s.ok()) return s;
   const std::string& content = file->content;
   const size_t there =
       offset >= content.size()
@@ -117,13 +127,16 @@ absl::StatusOr<size_t> SimDisk::Read(const Handle& file, uint64_t offset,
 }
 
 absl::Status SimDisk::Write(const Handle& file, uint64_t offset,
-                            std::string_view data) {
+                            std::string_view data, const char* call) {
   absl::MutexLock lock(&mu_);
-  if (absl::Status s = Fault(Operation::kWrite); !s.ok()) return s;
-  Put(offset, data, &file->content);
-  log_.push_back(
-      {Event::Kind::kWrite, file->number, offset, std::string(data), "", ""});
-  return absl::OkStatus();
+  absl::Status met = Meet(Operation::kWrite, file->name, call);
+  if (!met.ok()) data = data.substr(0, fault_.half ? data.size() / 2 : 0);
+  if (!data.empty()) {
+    Put(offset, data, &file->content);
+    log_.push_back(
+        {Event::Kind::kWrite, file->number, offset, std::string(data), "", ""});
+  }
+  return met;
 }
 
 absl::Status SimDisk::Truncate(const Handle& file, uint64_t size) {
@@ -135,38 +148,45 @@ absl::Status SimDisk::Truncate(const Handle& file, uint64_t size) {
 
 absl::Status SimDisk::Sync(const Handle& file) {
   absl::MutexLock lock(&mu_);
-  if (absl::Status s = Fault(Operation::kSync); !s.ok()) return s;
-  log_.push_back({Event::Kind::kSync, file->number, 0, "", "", ""});
-  return absl::OkStatus();
+  absl::Status met = Meet(Operation::kSync, file->name, "sync");
+  log_.push_back({met.ok() ? Event::Kind::kSync : Event::Kind::kLost,
+                  file->number, 0, "", "", ""});
+  return met;
 }
 
-void SimDisk::FailAt(Operation operation, uint64_t nth, uint64_t count,
-                     absl::Status error) {
+void SimDisk::FailAt(Fault fault) {
   absl::MutexLock lock(&mu_);
-  fault_kind_ = operation;
-  fault_after_ = nth - 1;
-  fault_count_ = count;
-  fault_error_ = std::move(error);
+  fault_ = std::move(fault);
 }
 
 bool SimDisk::FaultAhead() const {
   absl::MutexLock lock(&mu_);
-  return fault_count_ > 0 && fault_after_ > 0;
+  return fault_.count > 0 && fault_.nth > 1;
 }
 
 void SimDisk::Mend() {
   absl::MutexLock lock(&mu_);
-  fault_count_ = 0;
+  fault_.count = 0;
 }
 
-absl::Status SimDisk::Fault(Operation operation) const {
-  if (fault_count_ == 0 || fault_kind_ != operation) return absl::OkStatus();
-  if (fault_after_ > 0) {
-    --fault_after_;
+std::vector<std::string> SimDisk::Failed() const {
+  absl::MutexLock lock(&mu_);
+  return failed_;
+}
+
+absl::Status SimDisk::Meet(Operation operation, const std::string& name,
+                           const char* call) const {
+  if (fault_.count == 0 || fault_.operation != operation ||
+      name.compare(0, fault_.prefix.size(), fault_.prefix) != 0) {
     return absl::OkStatus();
   }
-  --fault_count_;
-  return fault_error_;
+  if (fault_.nth > 1) {
+    --fault_.nth;
+    return absl::OkStatus();
+  }
+  --fault_.count;
+  failed_.push_back(std::string(call) + " " + name);
+  return fault_.error;
 }
 
 size_t SimDisk::events() const {
@@ -181,11 +201,12 @@ SimDisk::Files SimDisk::Now() const {
   return files;
 }
 
-CutReplay::CutReplay(const SimDisk& disk)
+CutReplay::CutReplay(const SimDisk& disk, PowerCut lost)
     : log_([&disk] {
         absl::MutexLock lock(&disk.mu_);
         return disk.log_;
-      }()) {
+      }()),
+      lost_(lost) {
   uint64_t number = 1;  // as SimDisk counts them
   for (const auto& [name, content] : disk.first_) {
     files_[number].durable = content;
@@ -200,6 +221,13 @@ void CutReplay::Step() {
     case Event::Kind::kTruncate:
       files_[event.inode].pending.push_back(&event);
       return;
+    case Event::Kind::kLost: {
+      File& file = files_[event.inode];
+      std::mt19937_64 random(position_);
+      file.durable = Content(file, lost_, &random);
+      file.pending.clear();
+      return;
+    }
     case Event::Kind::kSync: {
       File& file = files_[event.inode];
       file.durable = Content(file, PowerCut::kKeepAll, nullptr);
@@ -324,7 +352,8 @@ class SimBlockFile : public BlockFile {
     const uint64_t size = disk_->Size(file_);
     if (offset >= size) return absl::OkStatus();
     return disk_->Write(
-        file_, offset, std::string(std::min(length, size - offset), '\0'));
+        file_, offset, std::string(std::min(length, size - offset), '\0'),
+        "punch");
   }
   absl::Status Sync() override { return disk_->Sync(file_); }
 
@@ -339,13 +368,12 @@ class SimDirectory : public BlockFiles {
       : disk_(disk), directory_(std::move(directory)) {}
   absl::StatusOr<std::unique_ptr<BlockFile>> Open(const std::string& name,
                                                   bool create) override {
-    SimDisk::Handle file = disk_->Open(directory_ + "/" + name, create);
-    if (file == nullptr) return absl::NotFoundError("no " + name);
-    return std::make_unique<SimBlockFile>(disk_, std::move(file));
+    auto file = disk_->Open(directory_ + "/" + name, create);
+    if (!file.ok()) return file.status();
+    return std::make_unique<SimBlockFile>(disk_, *std::move(file));
   }
   absl::Status Remove(const std::string& name) override {
-    disk_->Remove(directory_ + "/" + name);
-    return absl::OkStatus();
+    return disk_->Remove(directory_ + "/" + name);
   }
   absl::StatusOr<std::vector<std::string>> List() const override {
     return disk_->List(directory_);

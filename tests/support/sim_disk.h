@@ -28,7 +28,9 @@ namespace ext2cow::test {
 // POSIX lets a disk be: bytes are durable after a sync of their file, names after
 // a sync of their directory, and neither gives the other.
 //
-// Calls may be made to fail: the nth one of a kind from now. Thread-safe.
+// Calls may be made to fail. A sync that fails loses for good what it should
+// have made durable, as Linux's page cache does: it stays readable, and no later
+// sync writes it. Thread-safe.
 class SimDisk {
  public:
   using Files = std::map<std::string, std::string>;  // by full name
@@ -38,33 +40,43 @@ class SimDisk {
 
   struct Inode {
     uint64_t number = 0;
+    std::string name;  // its latest
     std::string content;
   };
   using Handle = std::shared_ptr<Inode>;
 
-  // Null when missing and not `create`.
-  Handle Open(const std::string& name, bool create);
+  // kNotFound when missing and not `create`.
+  absl::StatusOr<Handle> Open(const std::string& name, bool create);
   bool Exists(const std::string& name) const;
   std::vector<std::string> List(const std::string& directory) const;
-  void Remove(const std::string& name);
-  bool Rename(const std::string& from, const std::string& to);
+  absl::Status Remove(const std::string& name);
+  absl::Status Rename(const std::string& from, const std::string& to);
   absl::Status SyncNames(const std::string& directory);
 
   uint64_t Size(const Handle& file) const;
   // Bytes past the end are zeros; answers how many were not.
   absl::StatusOr<size_t> Read(const Handle& file, uint64_t offset, void* buffer,
                               size_t length) const;
-  absl::Status Write(const Handle& file, uint64_t offset,
-                     std::string_view data);
+  // `call`: what Failed calls it.
+  absl::Status Write(const Handle& file, uint64_t offset, std::string_view data,
+                     const char* call = "write");
   absl::Status Truncate(const Handle& file, uint64_t size);
   absl::Status Sync(const Handle& file);
 
-  // From now on call number `nth` (1: the next) of this kind, and the `count` - 1
-  // after it, fail with `error` and change nothing.
-  void FailAt(Operation operation, uint64_t nth, uint64_t count,
-              absl::Status error);
+  // A new name, a change of one and a removal are writes.
+  struct Fault {
+    Operation operation = Operation::kRead;
+    uint64_t nth = 1;    // of these calls from now on; 1: the next
+    uint64_t count = 1;  // it, and the `count` - 1 after it
+    absl::Status error;
+    std::string prefix;  // of the names of the files that are meant
+    bool half = false;   // a write leaves its first half; else nothing changes
+  };
+  void FailAt(Fault fault);
   bool FaultAhead() const;  // it has not been met yet
   void Mend();
+  // The calls that failed, as "write NAME".
+  std::vector<std::string> Failed() const;
 
   size_t events() const;
   Files Now() const;
@@ -73,7 +85,7 @@ class SimDisk {
   friend class CutReplay;
   struct Event {
     enum class Kind : uint8_t {
-      kWrite, kTruncate, kSync, kCreate, kRename, kRemove, kSyncNames
+      kWrite, kTruncate, kSync, kLost, kCreate, kRename, kRemove, kSyncNames
     };
     Kind kind;
     uint64_t inode = 0;
@@ -81,24 +93,23 @@ class SimDisk {
     std::string data;
     std::string name, to;  // kSyncNames: the directory
   };
-  absl::Status Fault(Operation operation) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Meet(Operation operation, const std::string& name,
+                    const char* call) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Files first_;
   mutable absl::Mutex mu_;
   std::map<std::string, Handle> names_ ABSL_GUARDED_BY(mu_);
   uint64_t next_inode_ ABSL_GUARDED_BY(mu_) = 1;
   std::vector<Event> log_ ABSL_GUARDED_BY(mu_);
-  mutable Operation fault_kind_ ABSL_GUARDED_BY(mu_) = Operation::kRead;
-  mutable uint64_t fault_after_ ABSL_GUARDED_BY(mu_) = 0;
-  mutable uint64_t fault_count_ ABSL_GUARDED_BY(mu_) = 0;
-  absl::Status fault_error_ ABSL_GUARDED_BY(mu_);
+  mutable Fault fault_ ABSL_GUARDED_BY(mu_) = {.nth = 0, .count = 0};
+  mutable std::vector<std::string> failed_ ABSL_GUARDED_BY(mu_);
 };
 
 // Goes through a finished record, event by event.
 class CutReplay {
  public:
-  explicit CutReplay(const SimDisk& disk);
+  // `lost`: what a sync that failed leaves of what it lost (kDropAll or kTear).
+  explicit CutReplay(const SimDisk& disk, PowerCut lost = PowerCut::kDropAll);
   size_t position() const { return position_; }
   bool AtEnd() const { return position_ == log_.size(); }
   void Step();
@@ -115,6 +126,7 @@ class CutReplay {
                       std::mt19937_64* random) const;
 
   const std::vector<Event> log_;
+  const PowerCut lost_;
   size_t position_ = 0;
   std::map<uint64_t, File> files_;
   std::map<std::string, uint64_t> durable_names_;
@@ -125,7 +137,7 @@ class CutReplay {
 class SimDevice : public Device {
  public:
   SimDevice(SimDisk* disk, const std::string& name)
-      : disk_(disk), file_(disk->Open(name, false)) {}
+      : disk_(disk), file_(disk->Open(name, false).value()) {}
   uint64_t size() const override { return disk_->Size(file_); }
   absl::Status Read(uint64_t offset, void* buffer,
                     size_t length) const override;

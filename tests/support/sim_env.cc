@@ -21,6 +21,7 @@ using rocksdb::Slice;
 IOStatus ToRocks(const absl::Status& status) {
   if (status.ok()) return IOStatus::OK();
   const std::string message(status.message());
+  if (absl::IsNotFound(status)) return IOStatus::PathNotFound(message);
   return absl::IsResourceExhausted(status) ? IOStatus::NoSpace(message)
                                            : IOStatus::IOError(message);
 }
@@ -146,8 +147,11 @@ class SimFileSystem : public rocksdb::FileSystem {
   IOStatus NewWritableFile(const std::string& name, const FileOptions&,
                            std::unique_ptr<rocksdb::FSWritableFile>* result,
                            IODebugContext*) override {
-    disk_->Remove(name);
-    *result = std::make_unique<WritableFile>(disk_, disk_->Open(name, true));
+    absl::Status status = disk_->Remove(name);
+    if (!status.ok()) return ToRocks(status);
+    auto file = disk_->Open(name, true);
+    if (!file.ok()) return ToRocks(file.status());
+    *result = std::make_unique<WritableFile>(disk_, *std::move(file));
     return IOStatus::OK();
   }
   IOStatus NewDirectory(const std::string& name, const IOOptions&,
@@ -168,8 +172,7 @@ class SimFileSystem : public rocksdb::FileSystem {
   }
   IOStatus DeleteFile(const std::string& name, const IOOptions&,
                       IODebugContext*) override {
-    disk_->Remove(name);
-    return IOStatus::OK();
+    return ToRocks(disk_->Remove(name));
   }
   IOStatus CreateDir(const std::string&, const IOOptions&,
                      IODebugContext*) override {
@@ -185,10 +188,9 @@ class SimFileSystem : public rocksdb::FileSystem {
   }
   IOStatus GetFileSize(const std::string& name, const IOOptions&, uint64_t* size,
                        IODebugContext*) override {
-    const SimDisk::Handle file = disk_->Open(name, false);
-    if (file == nullptr) return IOStatus::NotFound(name);
-    *size = disk_->Size(file);
-    return IOStatus::OK();
+    const auto file = disk_->Open(name, false);
+    if (file.ok()) *size = disk_->Size(*file);
+    return ToRocks(file.status());
   }
   IOStatus GetFileModificationTime(const std::string&, const IOOptions&,
                                    uint64_t* time, IODebugContext*) override {
@@ -197,7 +199,7 @@ class SimFileSystem : public rocksdb::FileSystem {
   }
   IOStatus RenameFile(const std::string& from, const std::string& to,
                       const IOOptions&, IODebugContext*) override {
-    return disk_->Rename(from, to) ? IOStatus::OK() : IOStatus::NotFound(from);
+    return ToRocks(disk_->Rename(from, to));
   }
   IOStatus LockFile(const std::string&, const IOOptions&,
                     rocksdb::FileLock** lock, IODebugContext*) override {
@@ -235,10 +237,9 @@ class SimFileSystem : public rocksdb::FileSystem {
   template <typename File, typename Maker>
   IOStatus Make(const std::string& name, std::unique_ptr<File>* result,
                 Maker make) {
-    SimDisk::Handle file = disk_->Open(name, false);
-    if (file == nullptr) return IOStatus::PathNotFound(name);
-    *result = make(std::move(file));
-    return IOStatus::OK();
+    auto file = disk_->Open(name, false);
+    if (file.ok()) *result = make(*std::move(file));
+    return ToRocks(file.status());
   }
 
   SimDisk* const disk_;
