@@ -20,14 +20,13 @@ absl::StatusOr<std::shared_ptr<BlockFile>> LayerFiles::Get(LayerId layer,
   const auto it = open_.find(id);
   if (it != open_.end()) return it->second;
   const std::string name = DataFileName(layer, space);
-  auto file = files_->Open(name, /*create=*/false);
+  auto file = store_->files().Open(name, /*create=*/false);
   if (absl::IsNotFound(file.status())) {
     if (!create) {
       return absl::DataLossError(absl::StrCat("layer ", layer, ", space ", space,
                                               ": the data file is missing"));
     }
-    file = files_->Open(name, /*create=*/true);
-    new_names_ = true;
+    file = store_->files().Open(name, /*create=*/true);
   }
   if (!file.ok()) return file.status();
   return open_[id] = *std::move(file);
@@ -45,18 +44,24 @@ void LayerFiles::MarkWritten(LayerId layer, SpaceId space) {
 
 absl::Status LayerFiles::Sync() {
   std::vector<std::shared_ptr<BlockFile>> files;
-  bool names = false;
+  std::vector<Id> unnamed;
   {
     absl::MutexLock lock(&mu_);
-    for (const Id& id : written_) files.push_back(open_.at(id));
+    for (const Id& id : written_) {
+      files.push_back(open_.at(id));
+      if (!named_.contains(id)) unnamed.push_back(id);
+    }
     written_.clear();
-    std::swap(names, new_names_);
   }
   for (const auto& file : files) {
     const absl::Status status = file->Sync();
     if (!status.ok()) return status;
   }
-  return names ? files_->SyncNames() : absl::OkStatus();
+  if (unnamed.empty()) return absl::OkStatus();
+  const absl::Status status = store_->SyncNames();
+  absl::MutexLock lock(&mu_);
+  if (status.ok()) named_.insert(unnamed.begin(), unnamed.end());
+  return status;
 }
 
 void LayerFiles::Forget(LayerId layer) {
@@ -64,6 +69,7 @@ void LayerFiles::Forget(LayerId layer) {
   for (auto it = open_.begin(); it != open_.end();) {
     const auto file = it++;
     if (file->first.first == layer && !written_.contains(file->first)) {
+      named_.erase(file->first);
       open_.erase(file);
     }
   }

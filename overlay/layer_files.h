@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "overlay/block_file.h"
+#include "overlay/store.h"
 #include "overlay/types.h"
 
 namespace ext2cow {
@@ -22,7 +23,7 @@ namespace ext2cow {
 // them have bytes that no sync has covered. Thread-safe.
 class LayerFiles {
  public:
-  explicit LayerFiles(BlockFiles* files) : files_(files) {}
+  explicit LayerFiles(Store* store) : store_(store) {}
 
   // The file stays readable for as long as the pointer is held, even when it is
   // unlinked meanwhile. kDataLoss when it is missing and not `create`.
@@ -31,7 +32,8 @@ class LayerFiles {
   // Called after bytes were written and before anything names them: the next
   // Sync then covers them.
   void MarkWritten(LayerId layer, SpaceId space);
-  // Makes marked files durable, and the names of new ones.
+  // Makes marked files durable, and their names: a file that is there already
+  // may be what a flush that failed has left.
   absl::Status Sync();
   // Closes the layer's files once nobody reads them.
   void Forget(LayerId layer);
@@ -39,11 +41,11 @@ class LayerFiles {
  private:
   using Id = std::pair<LayerId, SpaceId>;
 
-  BlockFiles* const files_;
+  Store* const store_;
   absl::Mutex mu_;
   absl::flat_hash_map<Id, std::shared_ptr<BlockFile>> open_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Id> written_ ABSL_GUARDED_BY(mu_);
-  bool new_names_ ABSL_GUARDED_BY(mu_) = false;
+  absl::flat_hash_set<Id> named_ ABSL_GUARDED_BY(mu_);  // durably
 };
 
 }  // namespace ext2cow

@@ -30,7 +30,7 @@ StackImpl::StackImpl(Store* store, const std::vector<LayerId>& layers,
     : store_(store),
       options_(options),
       soft_limit_(std::max<size_t>(16, options.write_cache_bytes / kBlockSize)),
-      files_(&store->files()),
+      files_(store),
       state_(layers, SpaceMeter(&store->files(), options.budget)) {}
 
 StackImpl::~StackImpl() {
@@ -43,6 +43,8 @@ absl::Status StackImpl::Load() {
   for (size_t i = 0; i < all.size(); ++i) {
     const absl::Status status = LoadLayer(i, all[i]);
     if (!status.ok()) return status;
+    absl::MutexLock lock(&mu_);
+    broken_.Update(store_->LayerHealth(all[i]));
   }
   if (options_.read_only) return absl::OkStatus();
   {
@@ -89,26 +91,44 @@ absl::Status StackImpl::LoadLayer(size_t index, LayerId layer) {
 }
 
 absl::Status StackImpl::ResumTorn() {
-  uint64_t torn = 0;
   for (const auto& [space, changes] : Changes()) {
-    absl::Status status;
-    changes.written.ForEachRun([&, id = space](BlockRange run) {
-      if (status.ok()) status = ResumOwn(id, run, &torn);
-    });
-    if (!status.ok()) return status;
+    for (const BlockRange run : changes.written.Runs()) {
+      const auto torn = ResumOwn(space, run);
+      if (!torn.ok()) return torn.status();
+      torn_blocks_ += torn->Count();
+      // Reads go on when this fails.
+      const absl::Status status = Rewrite(space, *torn);
+      if (!status.ok()) Break(status).IgnoreError();
+    }
   }
-  torn_blocks_ = torn;
   return absl::OkStatus();
 }
 
-absl::Status StackImpl::ResumOwn(SpaceId space, BlockRange range,
-                                 uint64_t* changed) {
+absl::Status StackImpl::Rewrite(SpaceId space, const BlockSet& blocks) {
+  std::vector<uint8_t> bytes(kBlockSize);
+  for (const BlockRange run : blocks.Runs()) {
+    const auto file = files_.Get(newest(), space, /*create=*/false);
+    if (!file.ok()) return file.status();
+    for (uint64_t block = run.first; block < run.end(); ++block) {
+      const uint64_t offset = block * kBlockSize;
+      absl::Status status = (*file)->Read(offset, bytes.data(), kBlockSize);
+      if (status.ok()) {
+        status = (*file)->Write(offset, bytes.data(), kBlockSize);
+      }
+      if (!status.ok()) return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<BlockSet> StackImpl::ResumOwn(SpaceId space, BlockRange range) {
+  BlockSet changed;
   std::vector<BlockRange> own;
   {
     absl::ReaderMutexLock lock(&mu_);
     own = state_.OwnData(space, range);
   }
-  if (own.empty()) return absl::OkStatus();
+  if (own.empty()) return changed;
   const auto file = files_.Get(newest(), space, /*create=*/false);
   if (!file.ok()) return file.status();
   std::vector<uint8_t> bytes(kChunkBlocks * kBlockSize);
@@ -124,13 +144,13 @@ absl::Status StackImpl::ResumOwn(SpaceId space, BlockRange range,
         const uint32_t sum = BlockChecksum(&bytes[i * kBlockSize]);
         if (!known || *known == sum) continue;
         state_.Resum(space, run.first + i, sum);
-        ++*changed;
+        changed.Add(run.first + i);
       }
       run = {run.first + count, run.count - count};
     }
   }
-  if (*changed > 0) files_.MarkWritten(newest(), space);
-  return absl::OkStatus();
+  if (!changed.empty()) files_.MarkWritten(newest(), space);
+  return changed;
 }
 
 absl::Status StackImpl::Healthy() const {
@@ -145,6 +165,7 @@ absl::Status StackImpl::Break(const absl::Status& why) {
         absl::StrCat(why.message(),
                      "; what was written last may not be durable: restart the "
                      "server"));
+    store_->BreakLayer(state_.newest(), broken_);
   }
   return broken_;
 }

@@ -71,9 +71,12 @@ class StackImpl : public Stack {
   // Durability is unknown from now on.
   absl::Status Break(const absl::Status& why);
   // Sums own data blocks of the range by the bytes that the file has now, after a
-  // write that failed or was torn. Under file_ranges_ (or alone); counts the
+  // write that failed or was torn. Under file_ranges_ (or alone). Answers the
   // blocks that did not fit.
-  absl::Status ResumOwn(SpaceId space, BlockRange range, uint64_t* changed);
+  absl::StatusOr<BlockSet> ResumOwn(SpaceId space, BlockRange range);
+  // What the page cache shows may not be on the disk, and no sync to come would
+  // write it, when a sync failed before the restart: it is written again.
+  absl::Status Rewrite(SpaceId space, const BlockSet& blocks);
 
   // stack_read.cc
   absl::Status ReadPiece(SpaceId space, const Piece& piece, ByteRange bytes,

@@ -170,8 +170,7 @@ absl::Status StackImpl::WriteFile(SpaceId space, BlockRange range,
   }
   files_.MarkWritten(layer, space);
   if (status.ok()) return status;
-  uint64_t changed = 0;
-  ResumOwn(space, range, &changed).IgnoreError();  // reads tell what is wrong
+  ResumOwn(space, range).IgnoreError();  // reads tell what is wrong
   return status;
 }
 

@@ -159,6 +159,22 @@ absl::Status Store::Sync() {
   return Note(FromRocks(db_->FlushWAL(/*sync=*/true), "sync"));
 }
 
+absl::Status Store::SyncNames() {
+  absl::Status status = health();
+  return status.ok() ? Note(files_->SyncNames()) : status;
+}
+
+void Store::BreakLayer(LayerId layer, absl::Status why) {
+  absl::MutexLock lock(&mu_);
+  broken_.emplace(layer, std::move(why));
+}
+
+absl::Status Store::LayerHealth(LayerId layer) const {
+  absl::MutexLock lock(&mu_);
+  const auto it = broken_.find(layer);
+  return it == broken_.end() ? absl::OkStatus() : it->second;
+}
+
 absl::Status Store::Note(absl::Status status) {
   if (status.ok()) return status;
   absl::MutexLock lock(&mu_);

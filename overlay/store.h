@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -59,8 +60,8 @@ struct StoreOptions {
 
 // The RocksDB database (DIR/db) and the data files (DIR/data) of one store.
 // Keys and values are described in overlay/FORMAT.md. Thread-safe. After an
-// error of RocksDB every later Write answers kUnavailable (durability unknown)
-// until the store is opened again.
+// error of RocksDB or of SyncNames every later Write answers kUnavailable
+// (durability unknown) until the store is opened again.
 class Store {
  public:
   static absl::StatusOr<std::unique_ptr<Store>> Open(
@@ -86,6 +87,14 @@ class Store {
                             const std::string& prefix) const;
 
   BlockFiles& files() { return *files_; }
+  // Makes the names of new data files durable; an error is the whole store's.
+  absl::Status SyncNames();
+
+  // A data file of `layer` could not be synced: asking again tells nothing.
+  // Until the store is opened again no stack with this layer writes or flushes.
+  void BreakLayer(LayerId layer, absl::Status why);
+  // Why not, or OK.
+  absl::Status LayerHealth(LayerId layer) const;
 
   // Never used before, not even by a run that crashed.
   absl::StatusOr<LayerId> NewLayerId();
@@ -112,6 +121,7 @@ class Store {
   std::unique_ptr<rocksdb::DB> db_;
   mutable absl::Mutex mu_;
   absl::Status health_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<LayerId, absl::Status> broken_ ABSL_GUARDED_BY(mu_);
 
   // Held while a new reservation is written; taken before mu_. Without it an
   // older reservation could overwrite a newer one.
