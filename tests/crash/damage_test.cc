@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "tests/crash/store_world.h"
 #include "tests/support/image.h"
+#include "tests/support/random_bytes.h"
 
 namespace ext2cow::test {
 namespace {
@@ -31,7 +32,7 @@ struct Sample {
 const Sample& CleanStore() {
   static const auto* const sample = [] {
     ImageFile image({"-t", "ext4", "-b", "1024", "-O", "^has_journal"}, "2M");
-    std::string content = RandomContent(1, kFileSize);
+    std::string content = RandomBytes(1, kFileSize);
     content.replace(40 * 1024, 16 * 1024, 16 * 1024, '\0');  // a hole
     image.AddFile("disk", content);
     World world({{kImageName, image.content()}}, {{content}, {}, {}, {}});
