@@ -113,6 +113,7 @@ void SpaceIndex::Put(BlockRange range, uint32_t slot,
     const uint64_t chunk = block / kChunkBlocks;
     const uint64_t end = std::min(range.end(), (chunk + 1) * kChunkBlocks);
     ChunkEntries& entries = chunks_[chunk];
+    if (entries.mask() == 0) entries.Reserve(end - block);
     for (; block < end; ++block) {
       IndexEntry entry;
       entry.slot = slot & 0x7fffffff;

@@ -29,6 +29,7 @@ class ChunkEntries {
   uint64_t mask() const { return mask_; }
   bool Has(unsigned bit) const { return (mask_ >> bit & 1) != 0; }
   const IndexEntry& Get(unsigned bit) const { return entries_[Position(bit)]; }
+  void Reserve(size_t blocks) { entries_.reserve(blocks); }
   void Set(unsigned bit, IndexEntry entry);
   void Erase(uint64_t bits);
   // The bits whose entries are of `slot`.

@@ -18,6 +18,17 @@ void ForEachBlock(uint64_t chunk, uint64_t bits, Visit visit) {
   }
 }
 
+// Calls visit(range) for each run of bits, ascending.
+template <typename Visit>
+void ForEachRun(uint64_t chunk, uint64_t bits, Visit visit) {
+  while (bits != 0) {
+    const auto first = static_cast<unsigned>(std::countr_zero(bits));
+    const auto count = static_cast<unsigned>(std::countr_one(bits >> first));
+    visit(BlockRange{chunk * kChunkBlocks + first, count});
+    bits &= ~BitsInChunk(0, {first, count});
+  }
+}
+
 uint64_t BitOf(uint64_t block) { return uint64_t{1} << (block % kChunkBlocks); }
 
 Piece* AddPiece(Piece::Source source, BlockRange range, Pieces* pieces) {
@@ -88,12 +99,13 @@ void StackState::LoadChunk(size_t layer_index, SpaceId space, uint64_t chunk,
                            const ChunkRecord& record) {
   const uint32_t slot = static_cast<uint32_t>(layer_index);
   Space& to = spaces_[space];
-  ForEachBlock(chunk, record.row_mask, [&](uint64_t block) {
-    to.index.Put({block, 1}, slot, nullptr);
+  ForEachRun(chunk, record.row_mask, [&](BlockRange run) {
+    to.index.Put(run, slot, nullptr);
   });
-  const uint32_t* checksum = record.checksums.data();
-  ForEachBlock(chunk, record.data_mask, [&](uint64_t block) {
-    to.index.Put({block, 1}, slot, checksum++);
+  const uint32_t* checksums = record.checksums.data();
+  ForEachRun(chunk, record.data_mask, [&](BlockRange run) {
+    to.index.Put(run, slot, checksums);
+    checksums += run.count;
   });
   reserved_[layer_index] +=
       static_cast<uint64_t>(std::popcount(record.row_mask | record.data_mask));
