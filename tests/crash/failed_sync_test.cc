@@ -80,6 +80,7 @@ TEST_F(FailedSyncTest, OfADataFileIsNotForgottenWithItsSession) {
   EXPECT_EQ(Read(s.get(), 3), 'o');
   ASSERT_TRUE(Fill(s.get(), 'p').ok());
   ASSERT_TRUE(s->Flush().ok());
+  s.reset();
   OpenOn(AfterPowerCut());
   EXPECT_EQ(ReadIn("s", 3), 'p');
 }
@@ -131,6 +132,7 @@ TEST_F(FailedSyncTest, ANameThatNoSyncCoveredIsNotTakenForDurable) {
   s = Connect("s");
   ASSERT_TRUE(Fill(s.get(), 'o').ok());
   ASSERT_TRUE(s->Flush().ok());
+  s.reset();
   OpenOn(AfterPowerCut());
   EXPECT_EQ(ReadIn("s", 3), 'o');
 }
