@@ -96,7 +96,7 @@ absl::Status VerifyBlocks(
 }
 
 absl::Status VerifyLayer(
-    Store* store, LayerId layer,
+    Store* store, LayerId layer, bool unclean,
     absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
         damage) {
   const auto mark = store->Get(LayerMark(layer));
@@ -110,7 +110,8 @@ absl::Status VerifyLayer(
         });
     if (!status.ok()) return status;
   }
-  const auto stack = Stack::Open(store, {layer}, {.read_only = true});
+  const auto stack =
+      Stack::Open(store, {layer}, {.read_only = true, .unclean = unclean});
   if (!stack.ok()) return stack.status();
   return VerifyBlocks(
       (*stack)->Changes(),

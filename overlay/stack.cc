@@ -46,8 +46,7 @@ absl::Status StackImpl::Load() {
     absl::MutexLock lock(&mu_);
     broken_.Update(store_->LayerHealth(all[i]));
   }
-  if (options_.read_only) return absl::OkStatus();
-  {
+  if (!options_.read_only) {
     absl::MutexLock lock(&mu_);
     state_.FinishLoading();
   }
@@ -96,6 +95,7 @@ absl::Status StackImpl::ResumTorn() {
       const auto torn = ResumOwn(space, run);
       if (!torn.ok()) return torn.status();
       torn_blocks_ += torn->Count();
+      if (options_.read_only) continue;
       // Reads go on when this fails.
       const absl::Status status = Rewrite(space, *torn);
       if (!status.ok()) Break(status).IgnoreError();
@@ -159,6 +159,8 @@ absl::Status StackImpl::Healthy() const {
 }
 
 absl::Status StackImpl::Break(const absl::Status& why) {
+  // What is wrong with all of the store, it remembers itself.
+  if (absl::Status s = store_->health(); !s.ok()) return s;
   absl::MutexLock lock(&mu_);
   if (broken_.ok()) {
     broken_ = absl::UnavailableError(

@@ -64,9 +64,9 @@ class Stack {
  public:
   struct Options {
     bool read_only = false;
-    // The writable layer was not closed properly: a data block whose checksum
-    // does not fit is a torn write that nobody flushed; it is summed anew and
-    // counted in torn_blocks().
+    // The newest layer was not closed properly when it was last written: a data
+    // block whose checksum does not fit is a torn write that nobody flushed; it
+    // is summed anew and counted in torn_blocks().
     bool unclean = false;
     SpaceBudget* budget = nullptr;     // null: no limit
     uint64_t write_cache_bytes = 8 << 20;
@@ -140,10 +140,10 @@ absl::Status VerifyBlocks(
         read,
     absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
         damage);
-// The same for the layer alone. kDataLoss too when it has records but no mark:
-// then it counts as empty.
+// The same for the layer alone; `unclean` as in Stack::Options. kDataLoss too
+// when it has records but no mark: then it counts as empty.
 absl::Status VerifyLayer(
-    Store* store, LayerId layer,
+    Store* store, LayerId layer, bool unclean,
     absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
         damage);
 

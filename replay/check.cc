@@ -55,6 +55,7 @@ struct EngineImpl::Claims {
   }
 
   std::map<LayerId, std::string> users;  // of layers that don't change
+  std::set<LayerId> unclean;  // of them: with writes that nobody flushed
   std::vector<Changed> changed;
   std::vector<Undo> undos;
   std::vector<std::string> live;  // sessions in use
@@ -85,6 +86,8 @@ EngineImpl::Claims EngineImpl::CollectClaims(const Report& report) {
       if (!layers.empty()) layers.pop_back();  // may be written right now
     } else if (record.marked.empty()) {
       claims.changed.push_back({who, layers, record.changed_bytes});
+    } else if (!layers.empty()) {
+      claims.unclean.insert(layers.back());
     }
     use(layers, who);
     pin(record.generation, who);
@@ -132,7 +135,7 @@ EngineImpl::Claims EngineImpl::CollectClaims(const Report& report) {
 void EngineImpl::CheckLayers(const Claims& claims, const Report& report) {
   for (const auto& [layer, who] : claims.users) {
     absl::Status s = VerifyLayer(
-        store_.get(), layer,
+        store_.get(), layer, claims.unclean.contains(layer),
         [&, id = layer, affects = who](SpaceId space, uint64_t block,
                                        const std::string& what) {
           report(absl::StrCat("layer ", id, ", inode ", space, ", block ",

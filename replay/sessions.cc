@@ -113,8 +113,8 @@ absl::Status EngineImpl::Load(Session* session, const SessionRecord& record) {
   if ((*stack)->torn_blocks() > 0 && options_.log) {
     options_.log(absl::StrCat("session ", record.name, ": ",
                               (*stack)->torn_blocks(),
-                              " blocks were torn by the crash before they were "
-                              "flushed; each sector is old or new"));
+                              " blocks were torn before they were flushed; each "
+                              "sector is old or new"));
   }
   session->reads.Add(record.reads);
   for (SpaceId inode : record.marked) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/support/random_bytes.h"
@@ -14,64 +15,59 @@ namespace {
 
 using nlohmann::json;
 
-constexpr char kPath[] = "/disk";
-constexpr size_t kSector = 512;
+constexpr char kUnknown[] = "restart the server";
 
-EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env,
-                        EngineOptions options) {
-  options.cache_bytes = 8 << 20;
-  options.log = [](const std::string&) {};
-  options.adjust_store = [disk, env](StoreOptions* store) {
-    store->env = env;
-    store->files = SimBlockFiles(disk, kDataName);
-  };
-  return options;
-}
-
-absl::StatusOr<std::unique_ptr<Engine>> OpenOn(SimDisk* disk, Device* device,
-                                               rocksdb::Env* env,
-                                               EngineOptions options = {}) {
-  auto lock = StoreLock::Acquire(StoreName(), true);
-  if (!lock.ok()) return lock.status();
-  return Engine::Open(*std::move(lock), device,
-                      OptionsOn(disk, env, std::move(options)));
-}
-
-bool Allowed(const std::string& content,
-             const std::vector<std::string>& versions) {
-  if (content.size() != versions[0].size()) return false;
-  for (size_t at = 0; at < content.size(); at += kSector) {
-    const auto same = [&](const std::string& version) {
-      return content.compare(at, kSector, version, at, kSector) == 0;
-    };
-    if (std::none_of(versions.begin(), versions.end(), same)) return false;
-  }
-  return true;
+bool IsOf(const std::string& snapshot, const std::string& session) {
+  return snapshot.compare(0, session.size() + 1, session + "@") == 0;
 }
 
 }  // namespace
 
-// The store's lock wants a real directory; its name is RocksDB's on the
-// simulated disk too, so it must be the same in every life.
-const std::string& StoreName() {
-  static const TempDir* const directory = new TempDir;
-  static const std::string* const name = new std::string(directory->path());
-  return *name;
-}
-
-World::World(SimDisk::Files disk, WorldModel model)
-    : disk_(disk),
+World::World(SimDisk::Files disk, WorldModel model,
+             std::optional<SimDisk::Fault> fault)
+    : faulty_(fault.has_value()),
+      disk_(disk),
       device_(&disk_, kImageName),
       env_(SimEnv(&disk_)),
       model_(std::move(model)) {
-  Begin("start");
-  auto engine = OpenOn(&disk_, &device_, env_.get());
-  EXPECT_TRUE(engine.ok()) << engine.status();
-  if (engine.ok()) engine_ = *std::move(engine);
-  End();
+  if (fault) disk_.FailAt(*std::move(fault));
+  Start();
 }
 
 World::~World() { Shutdown(); }
+
+void World::Start() {
+  Begin("start");
+  EngineOptions options;
+  options.log = [this](const std::string& line) {
+    absl::MutexLock lock(&log_mu_);
+    log_.push_back(line);
+  };
+  auto engine = OpenEngine(&disk_, &device_, env_.get(), std::move(options));
+  if (Fine(engine.status())) engine_ = *std::move(engine);
+  End();
+}
+
+std::vector<std::string> World::logged() const {
+  absl::MutexLock lock(&log_mu_);
+  return log_;
+}
+
+// Once the disk is mended only what is unknown until a restart may still fail.
+bool World::Fine(const absl::Status& status) {
+  if (status.ok()) return true;
+  errors_.push_back(absl::StrCat(steps_.back().what, ": ", status.ToString()));
+  if (disk_.Failed().empty() ||
+      (disk_.mended() && !absl::StrContains(status.message(), kUnknown))) {
+    Wrong("failed without a fault: " + status.ToString());
+  }
+  return false;
+}
+
+void World::Wrong(const std::string& what) {
+  if (!faulty_) ADD_FAILURE() << steps_.back().what << ": " << what;
+  wrong_.push_back(absl::StrCat(steps_.back().what, ": ", what));
+}
 
 void World::Begin(const std::string& what) {
   steps_.push_back({what, disk_.events(), 0, model_, {}});
@@ -82,24 +78,54 @@ void World::End() {
   steps_.back().after = model_;
 }
 
-Connection* World::Connected(const std::string& name) {
-  auto& connection = connections_[name];
-  if (connection == nullptr) {
-    auto made = engine_->Connect({.session = name, .path = kPath}, false);
-    EXPECT_TRUE(made.ok()) << made.status();
-    connection = *std::move(made);
-    auto& session = model_.sessions[name];
-    if (session.versions.empty()) {
-      session.versions = {model_.generations.back()};
-    }
-  }
-  return connection.get();
+std::optional<json> World::Execute(const std::string& method, json params) {
+  if (engine_ == nullptr) return std::nullopt;
+  auto answer = engine_->Execute(method, params, nullptr);
+  if (!Fine(answer.status())) return std::nullopt;
+  return *std::move(answer);
 }
 
-json World::Execute(const std::string& method, json params) {
-  auto answer = engine_->Execute(method, params, nullptr);
-  EXPECT_TRUE(answer.ok()) << method << params << answer.status();
-  return answer.ok() ? *answer : json::object();
+std::optional<std::string> World::Look(const ExportRequest& request) {
+  SimDisk::Pause pause(&disk_);
+  auto connection = engine_->Connect(request, true);
+  absl::Status status = connection.status();
+  std::string content(kFileSize, '\0');
+  if (status.ok()) status = (*connection)->Read(0, content.data(), kFileSize);
+  if (status.ok()) return content;
+  Wrong("can't be read: " + status.ToString());
+  return std::nullopt;
+}
+
+void World::Observe(const std::string& name) {
+  auto& versions = model_.sessions[name].versions;
+  auto content = Look({.session = name, .path = kPath});
+  if (!content) return;
+  if (!Allowed(*content, versions)) {
+    Wrong("session " + name + " reads wrong bytes");
+  }
+  versions.push_back(*std::move(content));
+}
+
+Connection* World::Connected(const std::string& name) {
+  if (engine_ == nullptr) return nullptr;
+  auto& connection = connections_[name];
+  if (connection != nullptr) return connection.get();
+  const bool known = engine_->Execute("info", {{"session", name}}, nullptr).ok();
+  auto made = engine_->Connect({.session = name, .path = kPath}, false);
+  if (!Fine(made.status())) {
+    connections_.erase(name);
+    return nullptr;
+  }
+  connection = *std::move(made);
+  auto& session = model_.sessions[name];
+  if (!known) {
+    if (session.flushed) Wrong("session " + name + " is lost");
+    // An earlier life of it may be unknown.
+    if (errors_.empty()) session.versions.clear();
+    session.versions.push_back(model_.generations.back());
+  }
+  if (session.versions.size() > 1) Observe(name);
+  return connection.get();
 }
 
 void World::Settled(const std::string& name) {
@@ -108,130 +134,228 @@ void World::Settled(const std::string& name) {
   session.flushed = true;
 }
 
+void World::SettleUnlessLogged(const std::string& name, size_t lines) {
+  const auto log = logged();
+  for (size_t i = lines; i < log.size(); ++i) {
+    if (absl::StartsWith(log[i], absl::StrCat("session ", name, ": "))) return;
+  }
+  Settled(name);
+}
+
 void World::Write(const std::string& name, size_t offset, size_t length) {
   const std::string data = RandomBytes(++seed_, length);
   Begin("write");
-  Connection* connection = Connected(name);
-  std::string next = model_.sessions[name].now();
-  next.replace(offset, length, data);
-  model_.sessions[name].versions.push_back(std::move(next));
-  EXPECT_TRUE(connection->Write(offset, data.data(), length).ok());
+  if (Connection* connection = Connected(name)) {
+    std::string next = model_.sessions[name].now();
+    next.replace(offset, length, data);
+    model_.sessions[name].versions.push_back(std::move(next));
+    if (!Fine(connection->Write(offset, data.data(), length))) Observe(name);
+  }
   End();
 }
 
 void World::Zero(const std::string& name, size_t offset, size_t length) {
   Begin("zero");
-  Connection* connection = Connected(name);
-  std::string next = model_.sessions[name].now();
-  next.replace(offset, length, length, '\0');
-  model_.sessions[name].versions.push_back(std::move(next));
-  EXPECT_TRUE(connection->Zero(offset, length, ZeroKind::kDiscard).ok());
+  if (Connection* connection = Connected(name)) {
+    std::string next = model_.sessions[name].now();
+    next.replace(offset, length, length, '\0');
+    model_.sessions[name].versions.push_back(std::move(next));
+    if (!Fine(connection->Zero(offset, length, ZeroKind::kDiscard))) {
+      Observe(name);
+    }
+  }
   End();
 }
 
 void World::Read(const std::string& name, size_t offset, size_t length) {
   Begin("read");
   std::string bytes(length, '\0');
-  EXPECT_TRUE(Connected(name)->Read(offset, bytes.data(), length).ok());
-  EXPECT_TRUE(bytes == model_.sessions[name].now().substr(offset, length));
+  Connection* connection = Connected(name);
+  if (connection != nullptr &&
+      Fine(connection->Read(offset, bytes.data(), length)) &&
+      bytes != model_.sessions[name].now().substr(offset, length)) {
+    Wrong("session " + name + " reads wrong bytes");
+  }
   End();
 }
 
 void World::Flush(const std::string& name) {
   Begin("flush");
-  EXPECT_TRUE(Connected(name)->Flush().ok());
-  Settled(name);
+  Connection* connection = Connected(name);
+  if (connection != nullptr && Fine(connection->Flush())) Settled(name);
   End();
 }
 
 void World::Close(const std::string& name) {
   Begin("close");
   if (connections_.count(name) != 0) {
+    const size_t lines = logged().size();
     connections_.at(name)->Close();
     connections_.erase(name);
-    Settled(name);
+    SettleUnlessLogged(name, lines);
   }
   End();
 }
 
 void World::Snapshot(const std::string& name, const std::string& snapshot) {
   Begin("snapshot");
-  Execute("snapshot", {{"session", name}, {"name", snapshot}});
-  Settled(name);
-  model_.order.push_back(absl::StrCat(name, "@", snapshot));
-  model_.snapshots[model_.order.back()] = model_.sessions[name].now();
+  const std::string full = absl::StrCat(name, "@", snapshot);
+  const bool done =
+      Execute("snapshot", {{"session", name}, {"name", snapshot}}).has_value();
+  if (done) Settled(name);
+  if (done) model_.order.push_back(full);
+  const auto session = model_.sessions.find(name);
+  if (session != model_.sessions.end()) {
+    (done ? model_.snapshots : model_.maybe_snapshots)[full] =
+        session->second.now();
+  }
   End();
 }
 
 void World::Rollback(const std::string& name, const std::string& snapshot) {
   Close(name);
   Begin("rollback");
-  Execute("rollback", {{"session", name}, {"name", snapshot}});
+  const bool done =
+      Execute("rollback", {{"session", name}, {"name", snapshot}}).has_value();
   const std::string full = absl::StrCat(name, "@", snapshot);
-  model_.sessions[name].versions = {model_.snapshots.at(full)};
-  while (model_.order.back() != full) {  // what came after it is dropped
-    const std::string later = model_.order.back();
-    model_.order.pop_back();
-    if (later.compare(0, name.size() + 1, name + "@") == 0) {
-      model_.snapshots.erase(later);
+  if (const auto target = model_.snapshots.find(full);
+      target != model_.snapshots.end()) {
+    auto& session = model_.sessions[name];
+    if (done) session.versions.clear();
+    session.versions.push_back(target->second);
+    while (model_.order.back() != full) {  // what came after it is dropped
+      const std::string later = model_.order.back();
+      model_.order.pop_back();
+      if (!IsOf(later, name)) continue;
+      const auto dropped = model_.snapshots.extract(later);
+      if (!done) model_.maybe_snapshots[later] = dropped.mapped();
     }
+  } else if (done) {
+    Wrong("there was no snapshot");
   }
   End();
 }
 
 void World::Clone(const std::string& source, const std::string& name) {
   Begin("clone");
-  Execute("clone", {{"source", source}, {"name", name}});
-  const bool snapshot = source.find('@') != std::string::npos;
-  if (!snapshot) Settled(source);
-  model_.sessions[name].versions = {snapshot
-                                        ? model_.snapshots.at(source)
-                                        : model_.sessions[source].now()};
-  model_.sessions[name].flushed = true;
+  const bool done =
+      Execute("clone", {{"source", source}, {"name", name}}).has_value();
+  const bool snapshot = absl::StrContains(source, '@');
+  if (done && !snapshot) Settled(source);
+  if (snapshot && model_.snapshots.count(source) != 0) {
+    model_.sessions[name].versions = {model_.snapshots.at(source)};
+  } else if (!snapshot && model_.sessions.count(source) != 0) {
+    model_.sessions[name].versions = {model_.sessions[source].now()};
+  }
+  if (done) model_.sessions[name].flushed = true;
   End();
+}
+
+void World::ForgetSnapshots(const std::string& name, bool surely) {
+  for (auto it = model_.snapshots.begin(); it != model_.snapshots.end();) {
+    const auto snapshot = it++;
+    if (snapshot->first != name && !IsOf(snapshot->first, name)) continue;
+    if (!surely) model_.maybe_snapshots.insert(*snapshot);
+    model_.snapshots.erase(snapshot);
+  }
+  if (!surely) return;
+  std::erase_if(model_.maybe_snapshots, [&](const auto& snapshot) {
+    return snapshot.first == name || IsOf(snapshot.first, name);
+  });
 }
 
 void World::Remove(const std::string& name) {
   Close(name);
   Begin("rm");
-  Execute("rm", {{"session", name}});
-  if (name.find('@') != std::string::npos) {
-    model_.snapshots.erase(name);
-  } else {
+  const bool done = Execute("rm", {{"session", name}}).has_value();
+  ForgetSnapshots(name, done);
+  if (done) {
     model_.sessions.erase(name);
-    std::erase_if(model_.snapshots, [&](const auto& entry) {
-      return entry.first.compare(0, name.size() + 1, name + "@") == 0;
-    });
+  } else if (model_.sessions.count(name) != 0) {
+    model_.sessions[name].flushed = false;
   }
   End();
 }
 
-std::string World::Commit(const std::string& name,
-                          const std::string& on_conflict) {
-  Begin("commit");
-  const json answer =
-      Execute("commit", {{"session", name}, {"on_conflict", on_conflict}});
-  const std::string result = answer.value("result", "");
-  Settled(name);
-  if (result == "committed") {
-    // What others committed shows where this session changed nothing.
-    const ExportRequest newest = {.point = "latest", .path = kPath};
-    auto connection = engine_->Connect(newest, true);
-    EXPECT_TRUE(connection.ok());
-    std::string content(kFileSize, '\0');
-    EXPECT_TRUE((*connection)->Read(0, content.data(), kFileSize).ok());
+std::string World::Predict(const std::string& name,
+                           const std::string& on_conflict) {
+  const std::string& newest = model_.generations.back();
+  const auto session = model_.sessions.find(name);
+  const auto info = engine_ == nullptr
+                        ? absl::CancelledError("")
+                        : engine_->Execute("info", {{"session", name}}, nullptr);
+  if (!info.ok() || session == model_.sessions.end()) return newest;
+  const std::string& base =
+      model_.generations.at(info->at("generation").get<size_t>());
+  const std::string& now = session->second.now();
+  std::string made = newest;
+  for (size_t at = 0; at < made.size(); at += kBlockSize) {
+    const auto differs = [&](const std::string& other) {
+      return base.compare(at, kBlockSize, other, at, kBlockSize) != 0;
+    };
+    if (!differs(now) || (on_conflict == "theirs" && differs(newest))) continue;
+    made.replace(at, kBlockSize, now, at, kBlockSize);
+  }
+  return made;
+}
+
+bool World::MadeGeneration(const std::optional<json>& answer,
+                           const std::string& made,
+                           const std::string& content) {
+  if (engine_ == nullptr) return false;
+  const auto log = engine_->Execute("log", json::object(), nullptr);
+  const bool is_there = log.ok() && log->at("generations").back().at(
+                                        "generation") ==
+                                        model_.generations.size();
+  const std::string told =
+      answer ? answer->value("result", "") : errors_.back();
+  const bool counts =
+      answer ? told == made
+             : absl::StrContains(told, absl::StrCat("is committed as generation ",
+                                                    model_.generations.size()));
+  if (counts != is_there) {
+    Wrong(absl::StrCat("a generation was ", is_there ? "" : "not ",
+                       "made, but the answer was ", told));
+  }
+  if (is_there) {
     model_.generations.push_back(content);
-    model_.sessions[name].versions = {content};
+    const auto latest = Look({.point = "latest", .path = kPath});
+    if (latest && *latest != content) Wrong("the generation is another");
+  } else if (!answer && absl::StrContains(told, kUnknown) &&
+             !model_.next_generation) {
+    model_.next_generation = content;
+  }
+  return is_there;
+}
+
+void World::Commit(const std::string& name, const std::string& result,
+                   const std::string& on_conflict) {
+  Begin("commit");
+  const std::string content = Predict(name, on_conflict);
+  const auto answer =
+      Execute("commit", {{"session", name}, {"on_conflict", on_conflict}});
+  if (errors_.empty() && logged().empty() && answer->at("result") != result) {
+    Wrong("the answer is " + answer->dump());
+  }
+  const bool made = MadeGeneration(answer, "committed", content);
+  if (made) model_.sessions[name].versions = {content};
+  if (made || answer) {
+    Settled(name);
+  } else if (model_.sessions.count(name) != 0) {
+    // It may have moved to the newest generation.
+    model_.sessions[name].versions.push_back(content);
+    if (connections_.count(name) != 0) Observe(name);
   }
   End();
-  return result;
 }
 
 void World::Revert(uint64_t generation) {
   Begin("revert");
-  EXPECT_EQ(Execute("revert", {{"point", absl::StrCat(generation)}})["result"],
-            "reverted");
-  model_.generations.push_back(model_.generations.at(generation));
+  const std::string content = generation < model_.generations.size()
+                                  ? model_.generations[generation]
+                                  : "";
+  MadeGeneration(Execute("revert", {{"point", absl::StrCat(generation)}}),
+                 "reverted", content);
   End();
 }
 
@@ -247,131 +371,37 @@ void World::Collect() {
   End();
 }
 
+void World::Check() {
+  Begin("check");
+  const auto answer = Execute("check", json::object());
+  if (answer && answer->at("result") != "clean") Wrong(answer->dump());
+  End();
+}
+
 void World::Shutdown() {
   if (engine_ == nullptr) return;
   Begin("shutdown");
+  const size_t lines = logged().size();
   engine_->Shutdown();
-  for (const auto& [name, connection] : connections_) Settled(name);
+  for (const auto& [name, connection] : connections_) {
+    SettleUnlessLogged(name, lines);
+  }
   connections_.clear();
   engine_.reset();
   End();
 }
 
-Recovered::Recovered(SimDisk::Files files, EngineOptions options)
-    : disk_(std::move(files)),
-      device_(&disk_, kImageName),
-      options_(std::move(options)),
-      env_(SimEnv(&disk_)) {
+void World::Restart() {
+  Shutdown();
   Start();
-}
-
-Recovered::~Recovered() { Shutdown(); }
-
-void Recovered::Start() {
-  auto engine = OpenOn(&disk_, &device_, env_.get(), options_);
-  status_ = engine.status();
-  if (engine.ok()) engine_ = *std::move(engine);
-}
-
-void Recovered::Restart() {
-  engine_.reset();
-  Start();
-}
-
-void Recovered::Shutdown() {
-  if (engine_ != nullptr) engine_->Shutdown();
-}
-
-std::optional<std::string> Recovered::Content(const ExportRequest& request) {
-  auto connection = engine_->Connect(request, true);
-  if (!connection.ok()) return std::nullopt;
-  std::string content((*connection)->size(), '\0');
-  if (!(*connection)->Read(0, content.data(), content.size()).ok()) {
-    return std::nullopt;
-  }
-  return content;
-}
-
-std::string Recovered::Compare(const WorldModel& before,
-                               const WorldModel& after) {
+  if (engine_ == nullptr) return;
   const auto log = engine_->Execute("log", json::object(), nullptr);
-  if (!log.ok()) return absl::StrCat("log: ", log.status().ToString());
-  const auto latest = Content({.point = "latest", .path = kPath});
-  if (!latest) return "the newest generation can't be read";
-  const auto& longer =
-      after.generations.size() > before.generations.size() ? after : before;
-  size_t newest = longer.generations.size() - 1;
-  const auto at = [&](size_t number) {
-    return Content({.point = absl::StrCat(number), .path = kPath});
-  };
-  if (!at(newest)) --newest;  // the commit was cut before its commit point
-  if (newest + 1 < before.generations.size()) return "a commit is lost";
-  if (*latest != longer.generations[newest]) return "the newest is wrong";
-  for (size_t number = 0; number < newest; ++number) {
-    const auto content = at(number);
-    if (!content) return absl::StrCat("generation ", number, " is lost");
-    if (*content != longer.generations[number]) {
-      return absl::StrCat("generation ", number, " is wrong");
-    }
+  if (model_.next_generation && log.ok() &&
+      log->at("generations").back().at("generation") ==
+          model_.generations.size()) {
+    model_.generations.push_back(*model_.next_generation);
   }
-  const auto ls = engine_->Execute("ls", json::object(), nullptr);
-  if (!ls.ok()) return absl::StrCat("ls: ", ls.status().ToString());
-  const std::string listed = ls->dump();
-  const auto exists = [&](const std::string& name) {
-    return engine_->Execute("info", {{"session", name}}, nullptr).ok();
-  };
-  std::map<std::string, WorldModel::Session> sessions = after.sessions;
-  sessions.insert(before.sessions.begin(), before.sessions.end());
-  for (const auto& [name, unused] : sessions) {
-    const auto a = before.sessions.find(name);
-    const auto b = after.sessions.find(name);
-    const bool in_both =
-        a != before.sessions.end() && b != after.sessions.end();
-    if (!exists(name)) {
-      if (in_both && a->second.flushed) return "session " + name + " is lost";
-      continue;
-    }
-    const auto content = Content({.session = name, .path = kPath});
-    if (!content) return "session " + name + " can't be read";
-    const bool allowed =
-        (a != before.sessions.end() && Allowed(*content, a->second.versions)) ||
-        (b != after.sessions.end() && Allowed(*content, b->second.versions));
-    if (!allowed) return "session " + name + " is wrong";
-  }
-  std::map<std::string, std::string> snapshots = after.snapshots;
-  snapshots.insert(before.snapshots.begin(), before.snapshots.end());
-  for (const auto& [name, expected] : snapshots) {
-    const size_t at_sign = name.find('@');
-    const auto content = Content({.session = name.substr(0, at_sign),
-                                  .snapshot = name.substr(at_sign + 1),
-                                  .path = kPath});
-    if (content && *content != expected) return "snapshot " + name + " is wrong";
-    if (!content && before.snapshots.count(name) != 0 &&
-        after.snapshots.count(name) != 0) {
-      return "snapshot " + name + " is lost";
-    }
-  }
-  const auto check = engine_->Execute("check", json::object(), nullptr);
-  if (!check.ok()) return absl::StrCat("check: ", check.status().ToString());
-  if (check->at("result") != "clean") return check->dump();
-  return "";
-}
-
-std::string Recovered::Use() {
-  auto connection = engine_->Connect({.session = "used", .path = kPath}, false);
-  if (!connection.ok()) return connection.status().ToString();
-  const std::string data = RandomBytes(77, 70'000);
-  absl::Status s = (*connection)->Write(8192, data.data(), data.size());
-  if (s.ok()) s = (*connection)->Flush();
-  if (!s.ok()) return s.ToString();
-  const auto answer = engine_->Execute("commit", {{"session", "used"}}, nullptr);
-  if (!answer.ok()) return answer.status().ToString();
-  if (answer->at("result") != "committed") return answer->dump();
-  const auto latest = Content({.point = "latest", .path = kPath});
-  if (!latest || latest->substr(8192, data.size()) != data) {
-    return "a new commit is wrong";
-  }
-  return "";
+  model_.next_generation.reset();
 }
 
 }  // namespace ext2cow::test

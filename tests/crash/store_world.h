@@ -10,38 +10,20 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "nlohmann/json.hpp"
-#include "replay/engine.h"
-#include "tests/support/sim_disk.h"
-#include "tests/support/temp_dir.h"
+#include "tests/crash/recovered.h"
 
 namespace ext2cow::test {
-
-inline constexpr char kImageName[] = "/sim/image";
-inline constexpr char kDataName[] = "/sim/data";
-const std::string& StoreName();  // RocksDB's files start with it
-inline constexpr size_t kFileSize = 96 * 1024 + 100;
-
-// What one file's generations, sessions and snapshots may hold.
-struct WorldModel {
-  struct Session {
-    // Each 512-byte sector is that of one of them; the first was flushed, the
-    // last is what the session reads now.
-    std::vector<std::string> versions;
-    bool flushed = false;  // else a crash may forget it
-    const std::string& now() const { return versions.back(); }
-  };
-  std::vector<std::string> generations;  // by number
-  std::map<std::string, Session> sessions;
-  std::map<std::string, std::string> snapshots;  // by "SESSION@SNAP"
-  std::vector<std::string> order;                // of the snapshots' making
-};
 
 // An engine on a simulated disk, and what must be on it.
 class World {
  public:
-  // `disk` has the image, and maybe a store.
-  World(SimDisk::Files disk, WorldModel model);
+  // `disk` has the image, and maybe a store. With a fault, met from the start on,
+  // calls may fail, and the model is of what may then be.
+  World(SimDisk::Files disk, WorldModel model,
+        std::optional<SimDisk::Fault> fault = std::nullopt);
   ~World();
 
   // A step's first event, the one after its last, and the model before and after.
@@ -52,7 +34,11 @@ class World {
   };
   const std::vector<Step>& steps() const { return steps_; }
   const WorldModel& model() const { return model_; }
-  const SimDisk& disk() const { return disk_; }
+  SimDisk& disk() { return disk_; }
+  // With a fault: what failed calls answered, what was logged, what is wrong.
+  const std::vector<std::string>& errors() const { return errors_; }
+  std::vector<std::string> logged() const;
+  const std::vector<std::string>& wrong() const { return wrong_; }
 
   void Write(const std::string& session, size_t offset, size_t length);
   void Zero(const std::string& session, size_t offset, size_t length);
@@ -63,62 +49,55 @@ class World {
   void Rollback(const std::string& session, const std::string& name);
   void Clone(const std::string& source, const std::string& name);
   void Remove(const std::string& name);
-  // Answers "committed", "conflict" or "empty".
-  std::string Commit(const std::string& session,
-                     const std::string& on_conflict = "fail");
+  // `result`: "committed", "conflict" or "empty", as long as nothing has failed.
+  void Commit(const std::string& session, const std::string& result,
+              const std::string& on_conflict = "fail");
   void Revert(uint64_t generation);
   void Tag(const std::string& name);
   void Collect();  // gc
+  void Check();
   void Shutdown();
-
- private:
-  Connection* Connected(const std::string& session);
-  nlohmann::json Execute(const std::string& method, nlohmann::json params);
-  void Begin(const std::string& what);
-  void End();
-  void Settled(const std::string& session);  // all of it is durable
-
-  SimDisk disk_;
-  TempDir directory_;  // for the lock alone
-  SimDevice device_;
-  std::unique_ptr<rocksdb::Env> env_;
-  std::unique_ptr<Engine> engine_;
-  std::map<std::string, std::unique_ptr<Connection>> connections_;
-  WorldModel model_;
-  std::vector<Step> steps_;
-  uint64_t seed_ = 1;
-};
-
-// Opens the engine on what a cut left, in a directory that stays the same.
-class Recovered {
- public:
-  // `options` but for the cache, the log and the files.
-  explicit Recovered(SimDisk::Files files, EngineOptions options = {});
-  ~Recovered();
-  const absl::Status& status() const { return status_; }
-  Engine* engine() { return engine_.get(); }
-  SimDisk& disk() { return disk_; }
-  std::string image() { return disk_.Now().at(kImageName); }
-
-  // What differs from both models, in words; empty when nothing does. `before`
-  // and `after`: of the step that was cut.
-  std::string Compare(const WorldModel& before, const WorldModel& after);
-  // Writes, commits and looks: the store is usable.
-  std::string Use();
-  void Shutdown();
-  // Another process on the same disk.
+  // Shuts down; another process on the same disk.
   void Restart();
 
  private:
   void Start();
-  std::optional<std::string> Content(const ExportRequest& request);
+  // Null when it failed.
+  Connection* Connected(const std::string& session);
+  std::optional<nlohmann::json> Execute(const std::string& method,
+                                        nlohmann::json params);
+  void Begin(const std::string& what);
+  void End();
+  // All of it is durable.
+  void Settled(const std::string& session);
+  void SettleUnlessLogged(const std::string& session, size_t lines);
+  // Notes an error; true when there is none.
+  bool Fine(const absl::Status& status);
+  void Wrong(const std::string& what);
+  // The content of what can still be read; what can't is wrong.
+  std::optional<std::string> Look(const ExportRequest& request);
+  // What a connected session reads now is of its versions; it becomes the last.
+  void Observe(const std::string& session);
+  // What a commit of the session makes of the newest generation.
+  std::string Predict(const std::string& session,
+                      const std::string& on_conflict);
+  // Whether there is a generation after the model's; checks the answer.
+  bool MadeGeneration(const std::optional<nlohmann::json>& answer,
+                      const std::string& made, const std::string& content);
+  void ForgetSnapshots(const std::string& session, bool surely);
 
+  const bool faulty_;
   SimDisk disk_;
   SimDevice device_;
-  const EngineOptions options_;
   std::unique_ptr<rocksdb::Env> env_;
-  absl::Status status_;
+  mutable absl::Mutex log_mu_;
+  std::vector<std::string> log_ ABSL_GUARDED_BY(log_mu_);
   std::unique_ptr<Engine> engine_;
+  std::map<std::string, std::unique_ptr<Connection>> connections_;
+  WorldModel model_;
+  std::vector<Step> steps_;
+  std::vector<std::string> errors_, wrong_;
+  uint64_t seed_ = 1;
 };
 
 }  // namespace ext2cow::test

@@ -99,7 +99,7 @@ TEST_F(StackTest, VerifyLayerTellsEveryDamagedBlock) {
   FlipByte(DataFile(layer, kFile), 5000);
   FlipByte(DataFile(layer, kFile), kMiB - 1);
   std::vector<uint64_t> blocks;
-  ASSERT_TRUE(VerifyLayer(store_.get(), layer,
+  ASSERT_TRUE(VerifyLayer(store_.get(), layer, /*unclean=*/false,
                           [&](SpaceId space, uint64_t block, std::string) {
                             EXPECT_EQ(space, kFile);
                             blocks.push_back(block);

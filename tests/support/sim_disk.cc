@@ -167,6 +167,17 @@ bool SimDisk::FaultAhead() const {
 void SimDisk::Mend() {
   absl::MutexLock lock(&mu_);
   fault_.count = 0;
+  mended_ = true;
+}
+
+bool SimDisk::mended() const {
+  absl::MutexLock lock(&mu_);
+  return mended_;
+}
+
+void SimDisk::SetPaused(bool paused) {
+  absl::MutexLock lock(&mu_);
+  paused_ = paused;
 }
 
 std::vector<std::string> SimDisk::Failed() const {
@@ -176,7 +187,7 @@ std::vector<std::string> SimDisk::Failed() const {
 
 absl::Status SimDisk::Meet(Operation operation, const std::string& name,
                            const char* call) const {
-  if (fault_.count == 0 || fault_.operation != operation ||
+  if (paused_ || fault_.count == 0 || fault_.operation != operation ||
       name.compare(0, fault_.prefix.size(), fault_.prefix) != 0) {
     return absl::OkStatus();
   }

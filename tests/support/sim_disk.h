@@ -75,6 +75,18 @@ class SimDisk {
   void FailAt(Fault fault);
   bool FaultAhead() const;  // it has not been met yet
   void Mend();
+  bool mended() const;
+  // While it lives calls are not counted and do not fail.
+  class Pause {
+   public:
+    explicit Pause(SimDisk* disk) : disk_(disk) { disk_->SetPaused(true); }
+    ~Pause() { disk_->SetPaused(false); }
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+
+   private:
+    SimDisk* const disk_;
+  };
   // The calls that failed, as "write NAME".
   std::vector<std::string> Failed() const;
 
@@ -93,6 +105,7 @@ class SimDisk {
     std::string data;
     std::string name, to;  // kSyncNames: the directory
   };
+  void SetPaused(bool paused);
   absl::Status Meet(Operation operation, const std::string& name,
                     const char* call) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -102,6 +115,8 @@ class SimDisk {
   uint64_t next_inode_ ABSL_GUARDED_BY(mu_) = 1;
   std::vector<Event> log_ ABSL_GUARDED_BY(mu_);
   mutable Fault fault_ ABSL_GUARDED_BY(mu_) = {.nth = 0, .count = 0};
+  bool mended_ ABSL_GUARDED_BY(mu_) = false;
+  bool paused_ ABSL_GUARDED_BY(mu_) = false;
   mutable std::vector<std::string> failed_ ABSL_GUARDED_BY(mu_);
 };
 
