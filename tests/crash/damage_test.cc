@@ -10,10 +10,9 @@
 #include <set>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
-#include "tests/crash/store_world.h"
+#include "tests/crash/workloads.h"
 #include "tests/support/image.h"
 #include "tests/support/random_bytes.h"
 
@@ -22,37 +21,32 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr char kPath[] = "/disk";
-
-struct Sample {
-  SimDisk::Files files;
-  WorldModel model;
-};
-
-const Sample& CleanStore() {
-  static const auto* const sample = [] {
+const DiskState& CleanStore() {
+  static const auto* const state = [] {
     ImageFile image({"-t", "ext4", "-b", "1024", "-O", "^has_journal"}, "2M");
     std::string content = RandomBytes(1, kFileSize);
     content.replace(40 * 1024, 16 * 1024, 16 * 1024, '\0');  // a hole
     image.AddFile("disk", content);
-    World world({{kImageName, image.content()}}, {{content}, {}, {}, {}});
+    WorldModel model;
+    model.generations = {content};
+    World world({{kImageName, image.content()}}, model);
     world.Write("a", 1000, 9000);
     world.Write("a", 8192, 70'000);  // in a data file
     world.Snapshot("a", "one");
     world.Zero("a", 4096, 12'288);
     world.Write("a", 41'000, 3000);
-    EXPECT_EQ(world.Commit("a"), "committed");
+    world.Commit("a", "committed");
     world.Tag("t");
     world.Write("b", 20'000, 4096);
     world.Write("b", 0, 66'000);
-    EXPECT_EQ(world.Commit("b"), "committed");
+    world.Commit("b", "committed");
     world.Write("a", 60'000, 100);
     world.Clone("a@one", "c");
     world.Write("c", 50'000, 5000);
     world.Shutdown();
-    return new Sample{world.disk().Now(), world.model()};
+    return new DiskState{world.disk().Now(), world.model()};
   }();
-  return *sample;
+  return *state;
 }
 
 class DamageTest : public testing::Test {
@@ -155,13 +149,6 @@ class DamageTest : public testing::Test {
     }
   }
 
-  // A flip of each kind would cost hours; the same number for each file.
-  static size_t Positions() {
-    const char* text = std::getenv("EXT2COW_LONG");
-    size_t times = 0;
-    return 100 * (text != nullptr && absl::SimpleAtoi(text, &times) ? times : 1);
-  }
-
   uint64_t points_ = 0, refused_ = 0, missing_ = 0;
 };
 
@@ -173,7 +160,7 @@ TEST_F(DamageTest, WholeStoreReadsAsItWas) {
 TEST_F(DamageTest, EveryFileOfTheStore) {
   for (const auto& [name, content] : CleanStore().files) {
     if (name == kImageName || content.empty()) continue;
-    TryFile(name, Positions());
+    TryFile(name, 100 * LongFactor(1));
   }
   std::cout << points_ << " points, " << refused_ << " refused at the start, "
             << missing_ << " with errors, the others whole\n";
