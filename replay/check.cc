@@ -105,15 +105,15 @@ EngineImpl::Claims EngineImpl::CollectClaims(const Report& report) {
     pin(generation, "tag " + tag);
   }
   Append(&claims.pins[identity.newest], "the image");
+  for (Generation lost : catalog_.LostGenerations()) {
+    report(absl::StrCat("generation ", lost, " has no record"),
+           claims.PinnedBefore(lost));
+  }
   const Generation first = std::max(identity.oldest, identity.adopted);
-  for (Generation g = first + 1; g <= identity.newest; ++g) {
-    const auto it = catalog_.generations().find(g);
-    if (it == catalog_.generations().end()) {
-      report(absl::StrCat("generation ", g, " has no record"),
-             claims.PinnedBefore(g));
-    } else if (it->second.undo == 0) {
-      report(absl::StrCat("generation ", g, " has no undo layer"),
-             claims.PinnedBefore(g));
+  for (const GenerationRecord* record : catalog_.Later(first)) {
+    if (record->undo == 0 && record->number <= identity.newest) {
+      report(absl::StrCat("generation ", record->number, " has no undo layer"),
+             claims.PinnedBefore(record->number));
     }
   }
   for (const auto& [number, record] : catalog_.generations()) {

@@ -87,6 +87,14 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
           " has lost the number of its next layer: it would give out layer ",
           layer, " again, which is in use"));
     }
+    const std::vector<Generation> lost = catalog_.LostGenerations();
+    if (!lost.empty() && !options_.inspect) {
+      // Its undo layer would go as a stray, and older points be read without it.
+      return absl::DataLossError(absl::StrCat(
+          "store ", store_->directory(), " has lost the record of generation ",
+          lost.front(),
+          ": take it from a backup; `ext2cow check` names what needs it"));
+    }
     // A tool keeps as many past generations as the server did.
     if (catalog_.has_identity() && !options_.serving) {
       history_ = catalog_.identity().history;

@@ -78,6 +78,15 @@ const SnapshotRecord* Catalog::FindSnapshot(const SessionRecord& session,
   return nullptr;
 }
 
+std::vector<Generation> Catalog::LostGenerations() const {
+  std::vector<Generation> lost;
+  Generation next = std::max(identity_.oldest, identity_.adopted) + 1;
+  for (; next <= identity_.newest; ++next) {
+    if (!generations_.contains(next)) lost.push_back(next);
+  }
+  return lost;
+}
+
 std::vector<const GenerationRecord*> Catalog::Later(Generation base) const {
   std::vector<const GenerationRecord*> later;
   for (auto it = generations_.upper_bound(base); it != generations_.end();

@@ -45,6 +45,8 @@ class Catalog {
     return session.from_connection && !session.ever_written &&
            session.snapshots.empty();
   }
+  // Readable by what the identity says, but without a record; ascending.
+  std::vector<Generation> LostGenerations() const;
   // The generations after `base`, oldest first.
   std::vector<const GenerationRecord*> Later(Generation base) const;
 

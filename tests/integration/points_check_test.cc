@@ -245,6 +245,14 @@ TEST_F(PointsCheckTest, AMissingGeneration) {
     db.Delete(db.Find("G"));
   }
   ExpectFound({"generation 1", "tag golden"});
+  // Its undo layer is no stray.
+  const auto files = DataFiles();
+  const auto keys = Database(store_).All();
+  const ProcessResult started = Tool({"log", "--image", image_});
+  EXPECT_EQ(started.status, 1) << started.out;
+  EXPECT_THAT(started.err, HasSubstr("generation 1"));
+  EXPECT_TRUE(DataFiles() == files);
+  EXPECT_TRUE(Database(store_).All() == keys);
 }
 
 TEST_F(PointsCheckTest, AMissingNumberOfTheNextLayer) {
