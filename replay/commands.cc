@@ -37,7 +37,8 @@ Json EngineImpl::SessionJson(const SessionRecord& record) {
   const auto live = live_.find(record.name);
   if (live != live_.end()) {
     connections = live->second->life.connections;
-    if (!live->second->life.busy) changed = live->second->stack->ChangedBytes();
+    changed = live->second->life.busy ? live->second->life.changed_bytes
+                                      : live->second->stack->ChangedBytes();
   }
   return {{"session", record.name},
           {"generation", record.generation},
@@ -115,39 +116,30 @@ absl::StatusOr<Json> EngineImpl::Snapshot(const Json& params) {
   auto snap = Name(params, "name");
   if (!name.ok()) return name.status();
   if (!snap.ok()) return snap.status();
-  auto session = Acquire(*name, Missing::kFail, false, false);
-  if (!session.ok()) return session.status();
-  auto release = absl::MakeCleanup([&] { Release(*session); });
-  {
-    absl::ReaderMutexLock gate(&(*session)->gate);
-    if (absl::Status s = (*session)->stack->Flush(); !s.ok()) return s;
-  }
-  absl::MutexLock gate(&(*session)->gate);
-  {
-    absl::MutexLock lock(&mu_);
-    const SessionRecord* known = catalog_.FindSession(*name);
-    if (known != nullptr && Catalog::FindSnapshot(*known, *snap) != nullptr) {
-      return absl::AlreadyExistsError(
-          absl::StrCat("there is a snapshot ", *name, "@", *snap, " already"));
-    }
-    (*session)->life.anonymous = false;
-  }
-  auto below = PushLayer(session->get());
-  if (!below.ok()) return below.status();
-  absl::MutexLock lock(&mu_);
-  SessionRecord record = *catalog_.FindSession(*name);
-  SnapshotRecord snapshot;
-  snapshot.name = *snap;
-  snapshot.generation = (*session)->generation;
-  snapshot.layers = *std::move(below);
-  snapshot.time = Now();
-  snapshot.changed_bytes = record.changed_bytes;
-  snapshot.reads = (*session)->reads.Snapshot();
-  record.snapshots.push_back(std::move(snapshot));
-  if (absl::Status s = SaveSession(record, /*sync=*/true); !s.ok()) return s;
-  return Json{{"session", *name},
-              {"snapshot", *snap},
-              {"generation", record.generation}};
+  Generation generation = 0;
+  absl::Status status = FreezeSession(
+      *name,
+      [&](const SessionRecord& record) -> absl::Status {
+        if (Catalog::FindSnapshot(record, *snap) == nullptr) {
+          return absl::OkStatus();
+        }
+        return absl::AlreadyExistsError(absl::StrCat(
+            "there is a snapshot ", *name, "@", *snap, " already"));
+      },
+      [&](SnapshotRecord frozen) {
+        mu_.AssertHeld();
+        SessionRecord record = *catalog_.FindSession(*name);
+        record.anonymous = false;
+        if (const auto live = live_.find(*name); live != live_.end()) {
+          live->second->life.anonymous = false;
+        }
+        frozen.name = *snap;
+        generation = frozen.generation;
+        record.snapshots.push_back(std::move(frozen));
+        return SaveSession(std::move(record), /*sync=*/true);
+      });
+  if (!status.ok()) return status;
+  return Json{{"session", *name}, {"snapshot", *snap}, {"generation", generation}};
 }
 
 absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
@@ -184,53 +176,48 @@ absl::StatusOr<Json> EngineImpl::Clone(const Json& params) {
   auto name = Name(params, "name");
   if (!source.ok()) return source.status();
   if (!name.ok()) return name.status();
-  SessionRecord clone;
-  clone.name = *name;
-  clone.created = clone.last_used = Now();
   auto layer = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
-  std::shared_ptr<Session> session;
-  auto release = absl::MakeCleanup([&] {
-    if (session != nullptr) Release(session);
-  });
-  if (source->snapshot.empty()) {
-    auto acquired = Acquire(source->session, Missing::kFail, false, false);
-    if (!acquired.ok()) return acquired.status();
-    session = *std::move(acquired);
-    absl::MutexLock gate(&session->gate);
-    auto below = PushLayer(session.get());
-    if (!below.ok()) return below.status();
-    clone.layers = *std::move(below);
-    clone.generation = session->generation;
-    clone.reads = session->reads.Snapshot();
-    clone.changed_bytes = session->stack->ChangedBytes();
-  }
-  absl::MutexLock lock(&mu_);
-  const SessionRecord* from = catalog_.FindSession(source->session);
-  if (from == nullptr) {
-    return absl::NotFoundError(
-        absl::StrCat("there is no session ", source->session));
-  }
-  if (!source->snapshot.empty()) {
-    const SnapshotRecord* snapshot =
-        Catalog::FindSnapshot(*from, source->snapshot);
-    if (snapshot == nullptr) {
-      return NoSnapshot(source->session, source->snapshot);
+  const auto is_new = [&](const SessionRecord&) -> absl::Status {
+    mu_.AssertHeld();
+    if (catalog_.FindSession(*name) == nullptr && !live_.contains(*name)) {
+      return absl::OkStatus();
     }
-    clone.layers = snapshot->layers;
-    clone.generation = snapshot->generation;
-    clone.reads = snapshot->reads;
-    clone.changed_bytes = snapshot->changed_bytes;
-  }
-  if (catalog_.FindSession(*name) != nullptr || live_.contains(*name)) {
     return absl::AlreadyExistsError(
         absl::StrCat("there is a session ", *name, " already"));
+  };
+  Json answer;
+  const auto make = [&](SnapshotRecord frozen) {
+    mu_.AssertHeld();
+    const SessionRecord& from = *catalog_.FindSession(source->session);
+    SessionRecord clone;
+    clone.name = *name;
+    clone.created = clone.last_used = Now();
+    clone.layers = std::move(frozen.layers);
+    clone.layers.push_back(*layer);
+    clone.generation = frozen.generation;
+    clone.reads = std::move(frozen.reads);
+    clone.changed_bytes = frozen.changed_bytes;
+    clone.files = from.files;
+    clone.ever_written = true;
+    answer = SessionJson(clone);
+    return SaveSession(std::move(clone), /*sync=*/true);
+  };
+  absl::Status status;
+  if (source->snapshot.empty()) {
+    status = FreezeSession(source->session, is_new, make);
+  } else {
+    absl::MutexLock lock(&mu_);
+    const SessionRecord* from = catalog_.FindSession(source->session);
+    const SnapshotRecord* snapshot =
+        from == nullptr ? nullptr
+                        : Catalog::FindSnapshot(*from, source->snapshot);
+    if (snapshot == nullptr) return NoSnapshot(source->session, source->snapshot);
+    status = is_new(*from);
+    if (status.ok()) status = make(*snapshot);
   }
-  clone.files = from->files;
-  clone.ever_written = true;
-  clone.layers.push_back(*layer);
-  if (absl::Status s = SaveSession(clone, /*sync=*/true); !s.ok()) return s;
-  return SessionJson(clone);
+  if (!status.ok()) return status;
+  return answer;
 }
 
 absl::StatusOr<Json> EngineImpl::Rm(const Json& params) {

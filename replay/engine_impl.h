@@ -6,11 +6,13 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 #include "overlay/image.h"
 #include "overlay/map_cache.h"
@@ -131,10 +133,6 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status DropSession(const std::string& name)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Puts an empty layer on top; the gate is held alone. Answers the layers below.
-  // Durable with the next synced write.
-  absl::StatusOr<std::vector<LayerId>> PushLayer(Session* session)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
   // Hands what nothing names any more to the reclaimer.
   void Reclaim();
   void Repin(Session* session, Generation generation)
@@ -143,6 +141,22 @@ class EngineImpl : public Engine {
   // answer's holder lives nobody can load it.
   absl::StatusOr<SessionRecord> TakeRecord(const std::string& name, bool force);
   void ReturnRecord(const std::string& name);
+
+  // freeze.cc
+  // Puts an empty layer on top; the gate is held alone. Answers the layers below.
+  // Durable with the next synced write.
+  absl::StatusOr<std::vector<LayerId>> PushLayer(Session* session)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
+  // Gives what the session holds now to `use`, which names its layers before
+  // anybody can free them; a session that nobody uses is not loaded for that.
+  // `check` may refuse, under mu_ like `use`.
+  absl::Status FreezeSession(
+      const std::string& name,
+      absl::FunctionRef<absl::Status(const SessionRecord&)> check,
+      absl::FunctionRef<absl::Status(SnapshotRecord)> use);
+  // Nothing when only loading the session tells.
+  std::optional<SnapshotRecord> IdleContent(const std::string& name)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // connect.cc
   absl::StatusOr<Generation> FindPoint(const std::string& point) const

@@ -84,6 +84,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     session->life.anonymous = record.anonymous;
     session->life.from_connection = record.from_connection;
     session->life.pinned = record.generation;
+    session->life.changed_bytes = record.changed_bytes;
     session->persisted = known != nullptr;
     catalog_.PinGeneration(record.generation);
     live_[name] = session;
@@ -242,6 +243,7 @@ void EngineImpl::LetGo(const std::shared_ptr<Session>& session, bool command) {
     // Busy: Detach takes it apart already.
     if (--session->life.users > 0 || session->life.busy) return;
     session->life.busy = true;
+    session->life.changed_bytes = session->stack->ChangedBytes();
   }
   const absl::Status status = Unload(session.get());
   if (!status.ok() && options_.log) {
@@ -271,6 +273,7 @@ absl::Status EngineImpl::Detach(const std::shared_ptr<Session>& session) {
     mu_.Await(absl::Condition(&free));
     if (gone) return absl::OkStatus();
     session->life.busy = true;
+    session->life.changed_bytes = session->stack->ChangedBytes();
   }
   {
     absl::MutexLock gate(&session->gate);
@@ -281,23 +284,6 @@ absl::Status EngineImpl::Detach(const std::shared_ptr<Session>& session) {
   live_.erase(session->name());
   catalog_.UnpinGeneration(session->life.pinned);
   return status;
-}
-
-absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
-  if (absl::Status s = session->stack->Settle(); !s.ok()) return s;
-  SyncPoint("freeze:settled");
-  std::vector<LayerId> below = session->stack->layers();
-  auto layer = store_->NewLayerId();
-  if (!layer.ok()) return layer.status();
-  absl::MutexLock lock(&mu_);
-  SessionRecord record = RecordOf(*session);
-  record.layers.push_back(*layer);
-  absl::Status status = SaveSession(std::move(record), /*sync=*/false);
-  if (!status.ok()) return status;
-  session->persisted = true;
-  session->stack->Push(*layer);
-  session->written_since_freeze = false;
-  return below;
 }
 
 void EngineImpl::Reclaim() {

@@ -64,9 +64,12 @@ TEST_F(FailedSyncTest, OfADataFileIsNotForgottenWithItsSession) {
       {"rebase", {{"session", "s"}}},
       {"snapshot", {{"session", "s"}, {"name", "two"}}},
       {"clone", {{"source", "s"}, {"name", "t"}}}};
-  for (const auto& [method, params] : commands) {
-    SCOPED_TRACE(method);
-    ExpectRefused(Execute(method, params).status());
+  for (const bool connected : {true, false}) {
+    if (!connected) s.reset();
+    for (const auto& [method, params] : commands) {
+      SCOPED_TRACE(method);
+      ExpectRefused(Execute(method, params).status());
+    }
   }
   EXPECT_FALSE(Exists("t"));
   EXPECT_EQ(Newest(), 0);
@@ -74,7 +77,6 @@ TEST_F(FailedSyncTest, OfADataFileIsNotForgottenWithItsSession) {
   CommitByAnother(3, 'a');
   ASSERT_TRUE(Execute("clone", {{"source", "s@one"}, {"name", "t"}}).ok());
   EXPECT_EQ(ReadIn("t", 3), 'o');
-  s.reset();
   ASSERT_TRUE(Execute("rollback", {{"session", "s"}, {"name", "one"}}).ok());
   s = Connect("s");
   EXPECT_EQ(Read(s.get(), 3), 'o');

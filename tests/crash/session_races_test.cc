@@ -55,6 +55,42 @@ TEST_F(SessionRacesTest, OpenDuringAnRmMakesAnotherSession) {
   EXPECT_EQ(ReadIn("s", 1), 'b');
 }
 
+// Freezing what nobody changes takes as long for much as for little.
+TEST_F(SessionRacesTest, SnapshotOfASessionNobodyUsesDoesNotLoadIt) {
+  Open();
+  auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  session.reset();
+  Stop* const loading = points_.At("open:loading");
+  Actor freeze(&points_, [&] {
+    EXPECT_TRUE(Execute("snapshot", {{"session", "s"}, {"name", "one"}}).ok());
+    EXPECT_TRUE(Execute("clone", {{"source", "s"}, {"name", "t"}}).ok());
+  });
+  freeze.Join();
+  EXPECT_FALSE(loading->reached());
+  points_.GoAll();
+  session = Connect("s");
+  Write(session.get(), 1, 'b');
+  session.reset();
+  EXPECT_EQ(ReadIn("t", 1), 'a');
+  EXPECT_TRUE(Execute("rollback", {{"session", "s"}, {"name", "one"}}).ok());
+  EXPECT_EQ(ReadIn("s", 1), 'a');
+}
+
+TEST_F(SessionRacesTest, InfoDuringAnOpenTellsWhatTheSessionHolds) {
+  Open();
+  auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  session.reset();
+  Stop* const loading = points_.At("open:loading");
+  Actor open(&points_, [&] { session = Connect("s"); });
+  loading->Await();
+  const auto info = Execute("info", {{"session", "s"}});
+  EXPECT_EQ(info.ok() ? info->at("changed_bytes") : Json(), kBlock);
+  loading->Go();
+  open.Join();
+}
+
 // A command that has begun ends before the session is taken away.
 TEST_F(SessionRacesTest, RmForceWaitsForACommit) {
   Open();

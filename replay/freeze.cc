@@ -1,0 +1,93 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What a session holds now, in layers that nothing changes any more.
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/time/clock.h"
+#include "overlay/sync_point.h"
+#include "replay/engine_impl.h"
+
+namespace ext2cow {
+
+absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
+  if (absl::Status s = session->stack->Settle(); !s.ok()) return s;
+  SyncPoint("freeze:settled");
+  std::vector<LayerId> below = session->stack->layers();
+  auto layer = store_->NewLayerId();
+  if (!layer.ok()) return layer.status();
+  absl::MutexLock lock(&mu_);
+  SessionRecord record = RecordOf(*session);
+  record.layers.push_back(*layer);
+  absl::Status status = SaveSession(std::move(record), /*sync=*/false);
+  if (!status.ok()) return status;
+  session->persisted = true;
+  session->stack->Push(*layer);
+  session->written_since_freeze = false;
+  return below;
+}
+
+std::optional<SnapshotRecord> EngineImpl::IdleContent(const std::string& name) {
+  const SessionRecord* record = catalog_.FindSession(name);
+  // Loading it refuses it, or finds out what a crash or a failed flush left: that
+  // is when files are still marked.
+  if (record == nullptr || live_.contains(name) || taken_.contains(name) ||
+      !image_status_.ok() || record->generation < catalog_.identity().adopted ||
+      !record->marked.empty() || record->layers.empty()) {
+    return std::nullopt;
+  }
+  SnapshotRecord content;
+  content.generation = record->generation;
+  content.layers = record->layers;
+  content.reads = record->reads;
+  content.changed_bytes = record->changed_bytes;
+  return content;
+}
+
+absl::Status EngineImpl::FreezeSession(
+    const std::string& name,
+    absl::FunctionRef<absl::Status(const SessionRecord&)> check,
+    absl::FunctionRef<absl::Status(SnapshotRecord)> use) {
+  auto layer = store_->NewLayerId();
+  if (!layer.ok()) return layer.status();
+  const auto check_known = [&]() -> absl::Status {
+    mu_.AssertHeld();
+    const SessionRecord* known = catalog_.FindSession(name);
+    return known != nullptr ? check(*known) : absl::OkStatus();
+  };
+  {
+    absl::MutexLock lock(&mu_);
+    if (absl::Status s = check_known(); !s.ok()) return s;
+    if (auto frozen = IdleContent(name)) {
+      frozen->time = absl::ToUnixSeconds(absl::Now());
+      SessionRecord record = *catalog_.FindSession(name);
+      record.layers.push_back(*layer);
+      absl::Status status = SaveSession(std::move(record), /*sync=*/false);
+      return status.ok() ? use(*std::move(frozen)) : status;
+    }
+  }
+  auto acquired = Acquire(name, Missing::kFail, false, false);
+  if (!acquired.ok()) return acquired.status();
+  const std::shared_ptr<Session> session = *std::move(acquired);
+  auto release = absl::MakeCleanup([&] { Release(session); });
+  {
+    // Most of the work, while others may write.
+    absl::ReaderMutexLock gate(&session->gate);
+    if (absl::Status s = session->stack->Flush(); !s.ok()) return s;
+  }
+  absl::MutexLock gate(&session->gate);
+  auto below = PushLayer(session.get());
+  if (!below.ok()) return below.status();
+  SnapshotRecord frozen;
+  frozen.generation = session->generation;
+  frozen.layers = *std::move(below);
+  frozen.reads = session->reads.Snapshot();
+  frozen.changed_bytes = session->stack->ChangedBytes();
+  frozen.time = absl::ToUnixSeconds(absl::Now());
+  absl::MutexLock lock(&mu_);
+  absl::Status status = check_known();
+  return status.ok() ? use(std::move(frozen)) : status;
+}
+
+}  // namespace ext2cow
