@@ -172,7 +172,7 @@ void EngineImpl::CheckLayers(const Claims& claims, const Report& report) {
 // Through the session's own stack: what its clients write meanwhile is seen
 // whole.
 void EngineImpl::CheckLive(const std::string& name, const Report& report) {
-  auto acquired = Acquire(name, Missing::kFail, false, false);
+  auto acquired = Acquire(name, User::kCommand);
   if (!acquired.ok()) return;  // it went away
   const std::shared_ptr<Session> session = *std::move(acquired);
   auto release = absl::MakeCleanup([&] { Release(session); });

@@ -32,18 +32,13 @@ Json EngineImpl::SessionJson(const SessionRecord& record) {
                          {"generation", snapshot.generation},
                          {"time", snapshot.time}});
   }
-  int connections = 0;
-  uint64_t changed = record.changed_bytes;
   const auto live = live_.find(record.name);
-  if (live != live_.end()) {
-    connections = live->second->life.connections;
-    changed = live->second->life.busy ? live->second->life.changed_bytes
-                                      : live->second->stack->ChangedBytes();
-  }
+  const int connections =
+      live == live_.end() ? 0 : live->second->life.connections;
   return {{"session", record.name},
           {"generation", record.generation},
           {"snapshots", std::move(snapshots)},
-          {"changed_bytes", changed},
+          {"changed_bytes", ChangedBytes(record.name)},
           {"connections", connections},
           {"stale", record.generation < catalog_.identity().adopted}};
 }
@@ -200,8 +195,9 @@ absl::StatusOr<Json> EngineImpl::Clone(const Json& params) {
     clone.changed_bytes = frozen.changed_bytes;
     clone.files = from.files;
     clone.ever_written = true;
+    absl::Status saved = SaveSession(clone, /*sync=*/true);
     answer = SessionJson(clone);
-    return SaveSession(std::move(clone), /*sync=*/true);
+    return saved;
   };
   absl::Status status;
   if (source->snapshot.empty()) {

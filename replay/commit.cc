@@ -7,12 +7,13 @@
 //   freeze                                        its generation
 //   check                                         the newest generation
 //   plan                                          "
-//   record    layers, undo, pieces, their names   the one that it makes
+//   record                                        the one that it makes
+//   sync      layers, undo, pieces, their names   "
 //   apply     the image, then "applied"           ", without its old layers
 //
-// Record ends with one sync, which makes all before it durable too. Requests that
-// wait are recorded one after another and applied together: each is planned on
-// the one before, which the image shows through its redo.
+// Requests that wait are recorded one after another, then synced and applied
+// together: each is planned on the one before, which the image shows through its
+// redo. Until the sync no other client sees what they make.
 #include <algorithm>
 #include <utility>
 
@@ -252,6 +253,9 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
     return absl::FailedPreconditionError(absl::StrCat(
         "session ", session->name(), " was connected meanwhile: try again"));
   }
+  if (connected) {  // its clients see the newest generation from now on
+    if (absl::Status s = SyncRecorded(); !s.ok()) return s;
+  }
   if (absl::Status s = MoveTo(session, newest); !s.ok()) return s;
   return verdict;
 }
@@ -324,7 +328,7 @@ GenerationRecord EngineImpl::Describe(const Session& session,
 }
 
 absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
-  auto acquired = Acquire(request.session, Missing::kFail, false, false);
+  auto acquired = Acquire(request.session, User::kCommitter);
   if (!acquired.ok()) return acquired.status();
   const std::shared_ptr<Session> session = *std::move(acquired);
   auto release = absl::MakeCleanup([&] {

@@ -13,8 +13,16 @@
 
 namespace ext2cow {
 
-absl::Status NotApplied(const std::string& what, Generation generation,
-                        const absl::Status& why) {
+absl::Status EngineImpl::NotApplied(const std::string& what,
+                                    Generation generation,
+                                    const absl::Status& why) const {
+  absl::MutexLock lock(&mu_);
+  if (unsynced_ != 0 && generation >= unsynced_) {
+    return absl::Status(
+        why.code(),
+        absl::StrCat(what, " may be committed as generation ", generation,
+                     " or not, which the next start tells: ", why.message()));
+  }
   return absl::Status(
       why.code(),
       absl::StrCat(what, " is committed as generation ", generation,
@@ -153,8 +161,10 @@ absl::Status EngineImpl::FinishApplied() {
 }
 
 absl::Status EngineImpl::ApplyPending(const Progress& progress) {
+  absl::Status status = SyncRecorded();
+  if (!status.ok()) return status;
   SyncPoint("commit:recorded");
-  absl::Status status = Apply(device_, pending_, progress);
+  status = Apply(device_, pending_, progress);
   SyncPoint("commit:written");
   for (const auto& record : pending_) {
     if (status.ok()) status = MarkApplied(record->generation);

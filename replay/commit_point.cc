@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What a commit records, and the write that makes it count.
+// What a commit records, and the sync that makes it count. Until then nobody but the
+// session that was committed sees it.
 #include <algorithm>
 #include <utility>
 
@@ -58,7 +59,7 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   return std::shared_ptr<Stack>(*std::move(undo));
 }
 
-absl::Status EngineImpl::CommitPoint(
+absl::Status EngineImpl::Publish(
     Session* session, const GenerationRecord& generation,
     const std::shared_ptr<const CommitRecord>& record,
     std::shared_ptr<Stack> undo,
@@ -88,8 +89,9 @@ absl::Status EngineImpl::CommitPoint(
     }
     batch.Put(SessionKey(moved.name), EncodeSession(moved));
   }
-  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  absl::Status status = store_->Write(&batch, /*sync=*/false);
   if (!status.ok()) return status;
+  if (unsynced_ == 0) unsynced_ = generation.number;
   // Whoever finds the new generation in the catalog reads it at once:
   //
   //   committer                         client
@@ -139,7 +141,7 @@ absl::Status EngineImpl::Record(
     served = *std::move(next);
   }
   absl::Status status =
-      CommitPoint(session, *generation, record, *std::move(undo), new_maps);
+      Publish(session, *generation, record, *std::move(undo), new_maps);
   if (!status.ok()) return status;
   SyncPoint("commit:named");
   pending_.push_back(std::move(record));
@@ -148,6 +150,21 @@ absl::Status EngineImpl::Record(
     FollowCommit(session, *generation, std::move(served));
   }
   return absl::OkStatus();
+}
+
+absl::Status EngineImpl::SyncRecorded() {
+  {
+    absl::MutexLock lock(&mu_);
+    if (unsynced_ == 0) return store_->health();
+  }
+  absl::Status status = store_->Sync();
+  absl::MutexLock lock(&mu_);
+  if (status.ok()) unsynced_ = 0;
+  return status;
+}
+
+bool EngineImpl::NewestIsSettled() const {
+  return !pins_held_ && (unsynced_ == 0 || !store_->health().ok());
 }
 
 }  // namespace ext2cow

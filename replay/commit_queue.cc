@@ -76,10 +76,17 @@ void EngineImpl::CommitTogether(const std::vector<WaitingCommit*>& waiting) {
     const bool again = absl::c_any_of(recorded, [&](const WaitingCommit* r) {
       return r->request.session == w->request.session;
     });
-    if (again || bytes > kMaxBytesTogether) {
+    // The others wait for what takes long to record.
+    uint64_t more;
+    {
+      absl::MutexLock lock(&mu_);
+      more = ChangedBytes(w->request.session);
+    }
+    if (again || bytes + more > kMaxBytesTogether) {
       apply();
       bytes = 0;
     }
+    bytes += more;
     if (recorded.empty()) {  // what was applied before may have failed
       if (absl::Status s = ReadyToCommit(); !s.ok()) {
         w->answer = s;
@@ -90,7 +97,6 @@ void EngineImpl::CommitTogether(const std::vector<WaitingCommit*>& waiting) {
     w->answer = RecordCommit(w->request);
     if (pending_.size() == before) continue;
     recorded.push_back(w);
-    bytes += pending_.back()->Bytes();
   }
   apply();
 }

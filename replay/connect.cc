@@ -279,7 +279,8 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectSession(
   } else if (absl::Status s = CheckName(name, "session"); !s.ok()) {
     return s;
   }
-  auto session = Acquire(name, Missing::kMake, anonymous, /*connection=*/true);
+  auto session = Acquire(
+      name, anonymous ? User::kAnonymousConnection : User::kConnection);
   if (!session.ok()) return session.status();
   auto file = OpenFile(session->get(), request.path);
   if (!file.ok()) {
@@ -296,8 +297,11 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
   PointConnection::What what;
   {
     absl::MutexLock lock(&mu_);
-    mu_.Await(absl::Condition(
-        +[](bool* held) { return !*held; }, &pins_held_));
+    const auto settled = [&] {
+      mu_.AssertHeld();
+      return NewestIsSettled();
+    };
+    mu_.Await(absl::Condition(&settled));
     if (!request.snapshot.empty()) {
       const SessionRecord* session = catalog_.FindSession(request.session);
       const SnapshotRecord* snapshot =
@@ -321,6 +325,7 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
     } else {
       auto generation = FindPoint(request.point);
       if (!generation.ok()) return generation.status();
+      if (unsynced_ != 0 && *generation >= unsynced_) return store_->health();
       what.generation = *generation;
       what.multi_conn = request.point != "latest";
       what.description = absl::StrCat("generation ", *generation);

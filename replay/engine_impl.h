@@ -28,10 +28,6 @@ namespace ext2cow {
 
 using Json = nlohmann::json;
 
-// What the maker of a commit is told that is durable but not in the image.
-absl::Status NotApplied(const std::string& what, Generation generation,
-                        const absl::Status& why);
-
 // Locks, in the order in which they may be taken:
 //   open_mu_     shared by commands, by who opens something and by readers of
 //                points; alone to close the store, under nobody's feet
@@ -110,11 +106,10 @@ class EngineImpl : public Engine {
   void ExpireSessions();
 
   // sessions.cc: the life of sessions.
-  enum class Missing { kFail, kMake };
+  enum class User { kConnection, kAnonymousConnection, kCommand, kCommitter };
+  // Loads it for its first user; a connection makes one that is not there.
   absl::StatusOr<std::shared_ptr<Session>> Acquire(const std::string& name,
-                                                   Missing missing,
-                                                   bool anonymous,
-                                                   bool connection);
+                                                   User user);
   absl::Status Load(Session* session, const SessionRecord& record);
   void Release(const std::shared_ptr<Session>& session);  // a command has done
   void LetGo(const std::shared_ptr<Session>& session, bool command);
@@ -129,6 +124,8 @@ class EngineImpl : public Engine {
   SessionRecord RecordOf(const Session& session)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_)
       ABSL_SHARED_LOCKS_REQUIRED(session.gate);
+  uint64_t ChangedBytes(const std::string& session) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status SaveSession(SessionRecord record, bool sync)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status DropSession(const std::string& name)
@@ -179,12 +176,13 @@ class EngineImpl : public Engine {
   absl::Status ReadyToCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
 
   // commit.cc
-  // All but the apply. An error means that nothing was recorded.
+  // Freeze to record. An error means that nothing was recorded.
   absl::StatusOr<nlohmann::json> RecordCommit(const CommitRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::StatusOr<Frozen> Freeze(Session* session, bool dry_run);
   absl::StatusOr<Verdict> CheckAndMove(Session* session,
-                                       const CommitRequest& request);
+                                       const CommitRequest& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Decides what conflicts mean; `connected`: clients remember bytes.
   absl::Status Judge(const CommitRequest& request, bool connected,
                      Verdict* verdict);
@@ -213,9 +211,9 @@ class EngineImpl : public Engine {
                               const std::map<SpaceId, std::string>& paths);
 
   // commit_point.cc
-  // Makes undo, pieces and names durable: the commit point. `session` is null for
-  // a revert; `new_maps` null when the files' maps are not known. An error means
-  // that nothing was recorded.
+  // Writes undo, pieces and names; SyncRecorded makes them durable. `session` is
+  // null for a revert; `new_maps` null when the files' maps are not known. An error
+  // means that nothing was recorded.
   absl::Status Record(
       Session* session, GenerationRecord* generation,
       std::shared_ptr<const CommitRecord> record,
@@ -224,7 +222,7 @@ class EngineImpl : public Engine {
   absl::StatusOr<std::shared_ptr<Stack>> WriteUndo(
       const CommitRecord& record, GenerationRecord* generation);
   // Names the commit and publishes it. `undo`: null when nobody needs it.
-  absl::Status CommitPoint(
+  absl::Status Publish(
       Session* session, const GenerationRecord& generation,
       const std::shared_ptr<const CommitRecord>& record,
       std::shared_ptr<Stack> undo,
@@ -235,9 +233,17 @@ class EngineImpl : public Engine {
                     ServedFiles served)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
 
+  // The commit point of all that is recorded.
+  absl::Status SyncRecorded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Whether who comes now need not wait for the newest generation.
+  bool NewestIsSettled() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   // commit_apply.cc
   absl::Status ApplyPending(const Progress& progress)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // What the maker of `what` is told when ApplyPending failed.
+  absl::Status NotApplied(const std::string& what, Generation generation,
+                          const absl::Status& why) const;
   // Stages what no generation that is still needed has a use for, and does it
   // once the batch is written (and synced).
   void StageOldGenerations(IdentityRecord* identity,
@@ -325,7 +331,11 @@ class EngineImpl : public Engine {
   std::map<std::string, std::shared_ptr<Session>> live_ ABSL_GUARDED_BY(mu_);
   std::set<std::string> taken_ ABSL_GUARDED_BY(mu_);  // see TakeRecord
   absl::Status image_status_ ABSL_GUARDED_BY(mu_);
-  bool pins_held_ ABSL_GUARDED_BY(mu_) = false;  // no new pins: see WriteUndo
+  // Nobody new opens the newest generation: see WriteUndo.
+  bool pins_held_ ABSL_GUARDED_BY(mu_) = false;
+  // The first generation that is recorded and not (known to be) durable; 0: none.
+  // Nobody new opens it or a later one.
+  Generation unsynced_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   uint64_t next_anonymous_ ABSL_GUARDED_BY(mu_) = 0;
 

@@ -67,7 +67,7 @@ absl::Status EngineImpl::FreezeSession(
       return status.ok() ? use(*std::move(frozen)) : status;
     }
   }
-  auto acquired = Acquire(name, Missing::kFail, false, false);
+  auto acquired = Acquire(name, User::kCommand);
   if (!acquired.ok()) return acquired.status();
   const std::shared_ptr<Session> session = *std::move(acquired);
   auto release = absl::MakeCleanup([&] { Release(session); });

@@ -80,7 +80,7 @@ absl::StatusOr<std::map<SpaceId, SpaceChanges>> EngineImpl::ChangesOf(
     if (!stack.ok()) return stack.status();
     return (*stack)->Changes();
   }
-  auto acquired = Acquire(session, Missing::kFail, false, false);
+  auto acquired = Acquire(session, User::kCommand);
   if (!acquired.ok()) return acquired.status();
   auto release = absl::MakeCleanup([&] { Release(*acquired); });
   absl::ReaderMutexLock gate(&(*acquired)->gate);
@@ -186,7 +186,7 @@ absl::StatusOr<Json> EngineImpl::Diff(const Json& params) {
 absl::StatusOr<Json> EngineImpl::Map(const Json& params) {
   auto name = Name(params, "session");
   if (!name.ok()) return name.status();
-  auto session = Acquire(*name, Missing::kFail, false, false);
+  auto session = Acquire(*name, User::kCommand);
   if (!session.ok()) return session.status();
   auto release = absl::MakeCleanup([&] { Release(*session); });
   absl::ReaderMutexLock gate(&(*session)->gate);

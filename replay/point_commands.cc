@@ -37,6 +37,7 @@ absl::StatusOr<Json> EngineImpl::Log(const Json&) {
   const Generation oldest = catalog_.OldestNeeded(history_);
   if (!catalog_.generations().contains(oldest)) add(oldest, nullptr);
   for (const auto& [number, record] : catalog_.generations()) {
+    if (unsynced_ != 0 && number >= unsynced_) break;
     add(number, &record);
   }
   return Json{{"generations", std::move(generations)}};

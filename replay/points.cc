@@ -223,7 +223,7 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
   bool moved;
   std::map<SpaceId, std::string> paths;
   {
-    auto session = Acquire(request->session, Missing::kFail, false, false);
+    auto session = Acquire(request->session, User::kCommand);
     if (!session.ok()) return session.status();
     auto release = absl::MakeCleanup([&] {
       ReturnRecord(request->session);

@@ -34,7 +34,9 @@ void EngineImpl::Repin(Session* session, Generation generation) {
 }
 
 absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
-    const std::string& name, Missing missing, bool anonymous, bool connection) {
+    const std::string& name, User user) {
+  const bool connection =
+      user == User::kConnection || user == User::kAnonymousConnection;
   std::shared_ptr<Session> session;
   SessionRecord record;
   {
@@ -42,7 +44,8 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     const auto ready = [&] {
       mu_.AssertHeld();
       if (stopping_) return true;
-      if (pins_held_ || taken_.contains(name)) return false;
+      if (taken_.contains(name)) return false;
+      if (user != User::kCommitter && !NewestIsSettled()) return false;
       const auto live = live_.find(name);
       return live == live_.end() || !live->second->life.busy;
     };
@@ -56,7 +59,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
       return live->second;
     }
     const SessionRecord* known = catalog_.FindSession(name);
-    if (known == nullptr && missing == Missing::kFail) {
+    if (known == nullptr && !connection) {
       return absl::NotFoundError(
           absl::StrCat("there is no session ", name, "; `ext2cow ls` lists them"));
     }
@@ -70,10 +73,11 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
           " adopted that); it can be listed, compared and removed"));
     }
     if (known == nullptr) {
+      if (unsynced_ != 0) return store_->health();
       record.name = name;
       record.generation = catalog_.identity().newest;
       record.from_connection = connection;
-      record.anonymous = anonymous;
+      record.anonymous = user == User::kAnonymousConnection;
     }
     session = std::make_shared<Session>(name, image_.get(), &store_budget_,
                                         options_.max_session, &read_memory_);
@@ -155,6 +159,16 @@ SessionRecord EngineImpl::RecordOf(const Session& session) {
     record.marked.insert(inode);
   }
   return record;
+}
+
+uint64_t EngineImpl::ChangedBytes(const std::string& name) const {
+  if (const auto live = live_.find(name); live != live_.end()) {
+    const Session& session = *live->second;
+    return session.life.busy ? session.life.changed_bytes
+                             : session.stack->ChangedBytes();
+  }
+  const SessionRecord* record = catalog_.FindSession(name);
+  return record == nullptr ? 0 : record->changed_bytes;
 }
 
 absl::Status EngineImpl::SaveSession(SessionRecord record, bool sync) {

@@ -4,6 +4,7 @@
 // The races of DESIGN sections 5 to 7 that a commit is in, each made to happen by
 // sync points. Who must wait for another is started and found asleep before the
 // other goes on.
+#include <map>
 #include <memory>
 #include <string>
 
@@ -183,24 +184,85 @@ TEST_F(CommitRacesTest, FreezeWaitsForAFlush) {
   EXPECT_EQ(ReadAt("1", 1), 'b');
 }
 
-// Who finds the new generation in the catalog reads it, wherever the commit is.
-TEST_F(CommitRacesTest, GenerationIsReadableFromTheMomentThatItHasAName) {
+// A power cut may forget what only the committer has seen.
+TEST_F(CommitRacesTest, GenerationIsSeenOnceItIsDurable) {
   Open();
-  const auto session = Connect("s");
+  auto session = Connect("s");
   Write(session.get(), 3, 'n');
   Write(session.get(), 11, 'h');
   Stop* const named = points_.At("commit:named");
+  Stop* const recorded = points_.At("commit:recorded");
   Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
   named->Await();
-  EXPECT_EQ(Newest(), 1);
-  EXPECT_EQ(ReadAt("latest", 3), 'n');
-  EXPECT_EQ(ReadAt("latest", 11), 'h');
-  EXPECT_EQ(ReadIn("new", 3), 'n');
-  EXPECT_EQ(ReadIn("new", 11), 'h');
-  EXPECT_EQ(ReadAt("0", 3), Old(3));
+  char in_session = '?', at_point = '?';
+  Actor open(&points_, [&] { in_session = ReadIn("new", 3); });
+  Actor look(&points_, [&] { at_point = ReadAt("latest", 11); });
+  EXPECT_TRUE(open.AwaitAsleep());
+  EXPECT_TRUE(look.AwaitAsleep());
+  const SimDisk::Files cut = AfterPowerCut();
   named->Go();
+  recorded->Await();
+  EXPECT_EQ(ReadAt("latest", 3), 'n');
+  EXPECT_EQ(ReadIn("newer", 11), 'h');
+  EXPECT_EQ(ReadAt("0", 3), Old(3));
+  recorded->Go();
   commit.Join();
+  open.Join();
+  look.Join();
+  EXPECT_EQ(in_session, 'n');
+  EXPECT_EQ(at_point, 'h');
+  session.reset();
+  OpenOn(cut);
+  EXPECT_EQ(Newest(), 0);
+  EXPECT_EQ(ReadIn("s", 3), Old(3));
 }
+
+// Commits that wait share a sync, unless a client would see what is not durable.
+class CommitsTogetherTest : public CommitRacesTest,
+                            public testing::WithParamInterface<bool> {};
+
+TEST_P(CommitsTogetherTest, AreDurableBeforeClientsSeeThem) {
+  const bool connected = GetParam();
+  Open();
+  std::map<std::string, std::unique_ptr<Connection>> clients;
+  uint64_t block = 3;
+  for (const char* name : {"a", "b", "c"}) {
+    clients[name] = Connect(name);
+    Write(clients[name].get(), block++, *name);
+    ASSERT_TRUE(clients[name]->Flush().ok());
+    if (!connected) clients[name].reset();
+  }
+  Stop* const first = points_.At("commit:frozen");
+  Actor a(&points_, [&] { EXPECT_EQ(Commit("a"), "committed"); });
+  first->Await();
+  Actor b(&points_, [&] { EXPECT_EQ(Commit("b"), "committed"); });
+  EXPECT_TRUE(b.AwaitAsleep());
+  Actor c(&points_, [&] { EXPECT_EQ(Commit("c"), "committed"); });
+  EXPECT_TRUE(c.AwaitAsleep());
+  Stop* named[3];
+  for (Stop*& stop : named) stop = points_.At("commit:named");
+  first->Go();
+  for (Stop* stop : named) {
+    stop->Await();
+    if (stop != named[2]) stop->Go();
+  }
+  const SimDisk::Files cut = AfterPowerCut();
+  named[2]->Go();
+  a.Join();
+  b.Join();
+  c.Join();
+  clients.clear();
+  OpenOn(cut);
+  EXPECT_EQ(Newest(), connected ? 2 : 1);
+  EXPECT_EQ(ReadAt("latest", 3), 'a');
+  EXPECT_EQ(ReadIn("b", 4), 'b');
+  EXPECT_EQ(ReadIn("c", 5), 'c');
+}
+
+INSTANTIATE_TEST_SUITE_P(Clients, CommitsTogetherTest, testing::Bool(),
+                         [](const testing::TestParamInfo<bool>& tested) {
+                           return tested.param ? "Connected" : "Gone";
+                         });
 
 // With no undo data nobody may get on a generation that is about to go.
 TEST_F(CommitRacesTest, OpenWaitsForACommitThatKeepsNoUndo) {

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "tests/crash/engine_fixture.h"
 
 namespace ext2cow::test {
@@ -103,6 +104,39 @@ TEST_F(FailedSyncTest, OfADataFileThatStaysIsJudgedAfterAPowerCut) {
   BreakSession();
   OpenOn(AfterPowerCut());
   EXPECT_EQ(ReadIn("s", 3), 'm');
+}
+
+// What nobody knows to be durable nobody new reads.
+TEST_F(FailedSyncTest, OfACommitShowsAfterARestart) {
+  Open();
+  auto s = Connect("s");
+  Write(s.get(), 3, 'n');
+  ASSERT_TRUE(s->Flush().ok());
+  const std::string image = world_->image();
+  FailSync(StoreName());
+  const auto answer = Execute("commit", {{"session", "s"}});
+  EXPECT_THAT(std::string(answer.status().message()),
+              testing::StartsWith("session s may be committed as generation 1 "
+                                  "or not, which the next start tells"));
+  EXPECT_EQ(Newest(), 0);
+  EXPECT_EQ(Read(s.get(), 3), 'n');
+  EXPECT_EQ(ReadAt("0", 3), Old(3));
+  for (const ExportRequest& newcomer :
+       {ExportRequest{.point = "latest", .path = "/disk"},
+        ExportRequest{.point = "1", .path = "/disk"},
+        ExportRequest{.session = "new", .path = "/disk"}}) {
+    ExpectRefused(world_->engine()->Connect(newcomer, true).status());
+  }
+  ExpectRefused(Execute("commit", {{"session", "s"}}).status());
+  s.reset();
+  world_->disk().Mend();
+  const auto cut = AfterPowerCut();
+  EXPECT_TRUE(cut.at(kImageName) == image) << "was written to";
+  world_->Restart();
+  EXPECT_EQ(ReadAt("latest", 3), Newest() == 1 ? 'n' : Old(3));
+  OpenOn(cut);
+  EXPECT_EQ(Newest(), 0);
+  EXPECT_EQ(ReadIn("s", 3), 'n');
 }
 
 TEST_F(FailedSyncTest, OfTheDirectoryIsTheStores) {

@@ -285,8 +285,8 @@ std::string World::Predict(const std::string& name,
                         ? absl::CancelledError("")
                         : engine_->Execute("info", {{"session", name}}, nullptr);
   if (!info.ok() || session == model_.sessions.end()) return newest;
-  const std::string& base =
-      model_.generations.at(info->at("generation").get<size_t>());
+  const std::string base =
+      model_.Possible().generations.at(info->at("generation").get<size_t>());
   const std::string& now = session->second.now();
   std::string made = newest;
   for (size_t at = 0; at < made.size(); at += kBlockSize) {
