@@ -36,10 +36,6 @@ class SnapshotTest : public ServerTest {
              const std::string& data) {
     EXPECT_EQ(Connect(session).Write(offset, data), 0);
   }
-  // Bytes of disk that the store takes for data.
-  uint64_t StoreSpace() {
-    return std::stoull(RunOk({"du", "-s", "-B1", store_ + "/data"}));
-  }
 
   const std::string original_ = RandomBytes(1, 8 * kMiB);
 };

@@ -108,6 +108,12 @@ ProcessResult ServerTest::Tool(const std::vector<std::string>& arguments) {
   return RunProgram(line);
 }
 
+uint64_t ServerTest::StoreSpace() {
+  // A server that listens may not have made its store yet.
+  EXPECT_EQ(Tool({"ls"}).status, 0);
+  return std::stoull(RunOk({"du", "-s", "-B1", store_ + "/data"}));
+}
+
 nlohmann::json ServerTest::CommitJson(const std::vector<std::string>& arguments,
                                       int status) {
   const ProcessResult result = Commit(arguments);

@@ -70,6 +70,8 @@ class ServerTest : public testing::Test {
   // Commits; anything but exit status `status` is a failure.
   nlohmann::json CommitJson(const std::vector<std::string>& arguments,
                             int status = 0);
+  // Bytes of disk that the store takes for data.
+  uint64_t StoreSpace();
 
   // The image with no server of its own: the bytes of one file, as debugfs sees
   // them, and e2fsck's opinion.
