@@ -11,10 +11,13 @@
 //
 // No callback of a connection uses `next`: all connections share one context.
 #include <grp.h>
+#include <malloc.h>
 #include <nbdkit-filter.h>
 #include <pwd.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
@@ -57,6 +60,12 @@ Server* server() {
 // lock for all; the tests' own programs keep that.
 void Load() {
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  // nbdkit has 16 threads for each client, and glibc up to 8 arenas for each CPU
+  // to spread them over, which all keep what was freed in them: with 256 clients
+  // on 2 CPUs 310 to 390 MiB more than nbdkit's file plugin, with so many 286.
+  if (std::getenv("MALLOC_ARENA_MAX") == nullptr) {
+    mallopt(M_ARENA_MAX, 2 * std::max(2, get_nprocs()));
+  }
 }
 
 int Fail(const absl::Status& status) {
