@@ -5,21 +5,15 @@
 // all of it. Whatever is read afterwards is right or an error; what is missing is
 // known to `check`. To see one again: EXT2COW_POINT=FILE:KIND:POSITION.
 // EXT2COW_LONG=N tries N times as many positions.
-#include <algorithm>
-#include <cstdlib>
+#include <iostream>
 #include <set>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "gtest/gtest.h"
-#include "tests/crash/workloads.h"
+#include "tests/crash/damage_fixture.h"
 #include "tests/support/image.h"
 #include "tests/support/random_bytes.h"
 
 namespace ext2cow::test {
 namespace {
-
-using Json = nlohmann::json;
 
 const DiskState& CleanStore() {
   static const auto* const state = [] {
@@ -49,65 +43,17 @@ const DiskState& CleanStore() {
   return *state;
 }
 
-class DamageTest : public testing::Test {
+class DamageTest : public DamageFixture {
  protected:
-  // What is wrong with what the engine says of damaged files; empty: nothing.
-  std::string Judge(const SimDisk::Files& files) {
-    const WorldModel& model = CleanStore().model;
+  DamageTest() : DamageFixture(CleanStore()) {}
+
+  std::string Judge(const SimDisk::Files& files) override {
     Recovered damaged(files);
-    if (!damaged.status().ok()) {
-      ++refused_;
-      return damaged.status().message().empty() ? "refused without a word" : "";
-    }
-    bool missing = false;
     std::string wrong;
-    const auto compare = [&](const std::string& what,
-                             const ExportRequest& request,
-                             const std::string& expected) {
-      auto connection = damaged.engine()->Connect(request, true);
-      if (!connection.ok()) {
-        missing = true;
-        if (connection.status().message().empty()) wrong = what + ": no text";
-        return;
-      }
-      for (size_t at = 0; at < expected.size(); at += 4096) {
-        std::string block(std::min<size_t>(4096, expected.size() - at), '?');
-        const absl::Status read =
-            (*connection)->Read(at, block.data(), block.size());
-        if (!read.ok()) {
-          missing = true;
-          if (read.message().empty()) wrong = what + ": no text";
-        } else if (expected.compare(at, block.size(), block) != 0) {
-          wrong = absl::StrCat(what, " is wrong at byte ", at);
-        }
-      }
-    };
-    for (size_t g = 0; g < model.generations.size(); ++g) {
-      compare(absl::StrCat("generation ", g),
-              {.point = absl::StrCat(g), .path = kPath}, model.generations[g]);
-    }
-    const auto ls = damaged.engine()->Execute("ls", Json::object(), nullptr);
-    const std::string listed = ls.ok() ? ls->dump() : "";
-    for (const auto& [name, session] : model.sessions) {
-      // Who opens a session that is lost makes a new one.
-      if (!absl::StrContains(listed, absl::StrCat("\"", name, "\""))) {
-        missing = true;
-        continue;
-      }
-      compare("session " + name, {.session = name, .path = kPath},
-              session.now());
-    }
-    for (const auto& [name, expected] : model.snapshots) {
-      const size_t at = name.find('@');
-      compare("snapshot " + name,
-              {.session = name.substr(0, at),
-               .snapshot = name.substr(at + 1),
-               .path = kPath},
-              expected);
-    }
-    const auto check =
-        damaged.engine()->Execute("check", Json::object(), nullptr);
-    if (missing && check.ok() && check->at("result") == "clean") {
+    if (Refused(damaged, &wrong)) return wrong;
+    bool missing = false;
+    wrong = Compare(&damaged, &missing);
+    if (missing && IsClean(&damaged)) {
       wrong = "something is missing, and check says nothing";
     }
     missing_ += missing;
@@ -115,18 +61,9 @@ class DamageTest : public testing::Test {
     return wrong;
   }
 
-  void Try(const std::string& name, const std::string& kind, size_t position,
-           const SimDisk::Files& files) {
-    const std::string point = absl::StrCat(name, ":", kind, ":", position);
-    const char* only = std::getenv("EXT2COW_POINT");
-    if (only != nullptr && point != only) return;
-    ++points_;
-    EXPECT_EQ(Judge(files), "") << "EXT2COW_POINT=" << point;
-  }
-
   void TryFile(const std::string& name, size_t positions) {
-    const std::string whole = CleanStore().files.at(name);
-    SimDisk::Files files = CleanStore().files;
+    const std::string& whole = clean_.files.at(name);
+    SimDisk::Files files = clean_.files;
     files.erase(name);
     Try(name, "gone", 0, files);
     std::set<size_t> at = {0, whole.size() - 1};
@@ -135,21 +72,11 @@ class DamageTest : public testing::Test {
     }
     for (const size_t position : at) {
       if (position >= whole.size()) continue;
-      std::string& content = files[name];
-      content = whole;
-      content[position] ^= static_cast<char>(1 << (position % 8));
-      Try(name, "bit", position, files);
-      content = whole;
-      const size_t sector = position / 512 * 512;
-      const size_t length = std::min<size_t>(512, whole.size() - sector);
-      content.replace(sector, length, length, '\0');
-      if (content != whole) Try(name, "zero", position, files);
-      content = whole.substr(0, position);
-      Try(name, "cut", position, files);
+      TryBit(name, name, position);
+      TryZero(name, name, position);
+      TryCut(name, name, position);
     }
   }
-
-  uint64_t points_ = 0, refused_ = 0, missing_ = 0;
 };
 
 TEST_F(DamageTest, WholeStoreReadsAsItWas) {
