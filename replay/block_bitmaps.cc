@@ -3,6 +3,7 @@
 #include "replay/block_bitmaps.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -57,6 +58,16 @@ uint32_t SkipFree(const std::vector<uint8_t>& bits, uint32_t i, uint32_t end) {
   return std::min(i, end);
 }
 
+uint32_t CountFree(const std::vector<uint8_t>& bits) {
+  size_t used = 0;
+  for (size_t at = 0; at < bits.size(); at += sizeof(uint64_t)) {
+    uint64_t word;
+    std::memcpy(&word, &bits[at], sizeof(word));
+    used += static_cast<size_t>(std::popcount(word));
+  }
+  return static_cast<uint32_t>(bits.size() * 8 - used);
+}
+
 }  // namespace
 
 absl::Status BlockBitmaps::Init() {
@@ -66,7 +77,28 @@ absl::Status BlockBitmaps::Init() {
   }
   // Or a flush would write the dummy.
   fs_->write_bitmaps = nullptr;
+  const char* descriptors = reinterpret_cast<char*>(fs_->group_desc);
+  descriptors_.assign(descriptors,
+                      descriptors + size_t{fs_->desc_blocks} * fs_->blocksize);
   return absl::OkStatus();
+}
+
+// libext2fs opens a filesystem with whatever descriptors; and it has counted in
+// one, and signed it anew, by the time that it tells of a block.
+absl::StatusOr<BlockBitmaps::Descriptor> BlockBitmaps::DescriptorBefore(
+    uint32_t group) {
+  auto* const now = std::exchange(
+      fs_->group_desc,
+      reinterpret_cast<opaque_ext2_group_desc*>(descriptors_.data()));
+  const bool intact = ext2fs_group_desc_csum_verify(fs_, group);
+  const Descriptor before = {
+      ext2fs_has_group_desc_csum(fs_) &&
+          ext2fs_bg_flags_test(fs_, group, EXT2_BG_BLOCK_UNINIT),
+      ext2fs_bg_free_blocks_count(fs_, group)};
+  fs_->group_desc = now;
+  if (intact) return before;
+  return absl::DataLossError(absl::StrFormat(
+      "the descriptor of group %d is damaged: run e2fsck", group));
 }
 
 uint32_t BlockBitmaps::GroupOf(uint64_t block) const {
@@ -160,16 +192,24 @@ absl::Status BlockBitmaps::InitBits(uint32_t group,
 absl::StatusOr<BlockBitmaps::Group*> BlockBitmaps::Load(uint32_t group) {
   const auto found = groups_.find(group);
   if (found != groups_.end()) return &found->second;
+  absl::StatusOr<Descriptor> descriptor = DescriptorBefore(group);
+  if (!descriptor.ok()) return descriptor.status();
   std::vector<uint8_t> bits(fs_->blocksize, 0xff);
-  const bool uninit = ext2fs_has_group_desc_csum(fs_) &&
-                      ext2fs_bg_flags_test(fs_, group, EXT2_BG_BLOCK_UNINIT);
-  absl::Status status = uninit ? InitBits(group, bits) : ReadBits(group, bits);
+  absl::Status status =
+      descriptor->uninit ? InitBits(group, bits) : ReadBits(group, bits);
   if (!status.ok()) return status;
   // Padding is ones; a last cluster that the end cuts keeps its bit.
   const auto blocks =
       static_cast<uint64_t>(ext2fs_group_blocks_count(fs_, group));
   for (uint64_t i = EXT2FS_NUM_B2C(fs_, blocks); i < bits.size() * 8; ++i) {
     bits[i / 8] |= static_cast<uint8_t>(1u << (i % 8));
+  }
+  // All that tells of damage where bitmaps have no checksums.
+  if (CountFree(bits) != descriptor->free) {
+    return absl::DataLossError(absl::StrFormat(
+        "the block bitmap of group %d and its descriptor, which says %d free, "
+        "do not agree: run e2fsck",
+        group, descriptor->free));
   }
   return &groups_.emplace(group, Group{std::move(bits), false}).first->second;
 }

@@ -70,6 +70,11 @@ class BlockBitmaps {
     std::vector<uint8_t> bits;  // one block; 1: used
     bool dirty = false;
   };
+  struct Descriptor {
+    bool uninit = false;  // its bitmap was never written
+    uint32_t free = 0;    // clusters
+  };
+  absl::StatusOr<Descriptor> DescriptorBefore(uint32_t group);
   absl::StatusOr<Group*> Load(uint32_t group);
   absl::Status ReadBits(uint32_t group, std::vector<uint8_t>& bits);
   absl::Status CheckOwn(uint32_t group, const std::vector<uint8_t>& bits) const;
@@ -79,6 +84,7 @@ class BlockBitmaps {
 
   const ext2_filsys fs_;
   Ext2Io& io_;
+  std::vector<char> descriptors_;  // all groups', as the image has them
   std::map<uint32_t, Group> groups_;
   BlockSet claimed_, released_;  // blocks
 };

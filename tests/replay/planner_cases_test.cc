@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -375,6 +376,20 @@ TEST(PlannerTest, ABlockBitmapThatCallsTheInodeTableFreeIsDamage) {
     const std::string what = "inode table at ";
     const uint64_t table = std::stoul(told.substr(told.find(what) + what.size()));
     bench.image().Debugfs({"freeb " + std::to_string(table + 3)});
+    bench.Write("f", {0, 8}, 2);
+    EXPECT_EQ(bench.MakePlan().status().code(), absl::StatusCode::kDataLoss)
+        << type;
+  }
+}
+
+TEST(PlannerTest, AGroupDescriptorThatIsWrongIsDamage) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"ext2", "free_blocks_count"},  // there is no checksum, but that tells
+      {"ext4", "itable_unused"}};
+  for (const auto& [type, field] : cases) {
+    PlanBench bench({"-t", type, "-b", "1024"}, "8M");
+    bench.AddFile("f", std::string(8 * kBlockSize, '\0'));
+    bench.image().Debugfs({std::string("set_block_group 0 ") + field + " 5"});
     bench.Write("f", {0, 8}, 2);
     EXPECT_EQ(bench.MakePlan().status().code(), absl::StatusCode::kDataLoss)
         << type;
