@@ -19,6 +19,21 @@ absl::Status NotFound(std::string_view path, const char* why) {
   return absl::NotFoundError(absl::StrFormat("%s: %s", path, why));
 }
 
+// An inode on the way. One that was wiped out has a valid checksum: none.
+absl::StatusOr<ext2_inode> ReadNamed(ext2_filsys fs, const Ext2Io& io,
+                                     ext2_ino_t number, std::string_view path) {
+  ext2_inode inode = {};
+  if (errcode_t err = ext2fs_read_inode(fs, number, &inode)) {
+    return io.Error(err, path);
+  }
+  if (inode.i_links_count == 0) {
+    return absl::DataLossError(absl::StrFormat(
+        "%s: inode %d is on the way, but not in use: run e2fsck", path,
+        number));
+  }
+  return inode;
+}
+
 // Up to 59 bytes are kept in place of the block pointers.
 absl::StatusOr<std::string> ReadLink(ext2_filsys fs, const Ext2Io& io,
                                      SpaceId number, ext2_inode& inode,
@@ -55,6 +70,7 @@ absl::StatusOr<SpaceId> ResolvePath(ext2_filsys fs, const Ext2Io& io,
                                     std::string_view path) {
   std::string rest(path);
   ext2_ino_t at = EXT2_ROOT_INO;
+  if (absl::Status s = ReadNamed(fs, io, at, path).status(); !s.ok()) return s;
   for (int links = 0; !rest.empty();) {
     if (rest[0] == '/') {
       rest.erase(0, 1);
@@ -69,17 +85,14 @@ absl::StatusOr<SpaceId> ResolvePath(ext2_filsys fs, const Ext2Io& io,
                                       &next)) {
       return io.Error(err, path);
     }
-    ext2_inode inode = {};
-    if (errcode_t err = ext2fs_read_inode(fs, next, &inode)) {
-      return io.Error(err, path);
-    }
-    if (!LINUX_S_ISLNK(inode.i_mode)) {
+    absl::StatusOr<ext2_inode> inode = ReadNamed(fs, io, next, path);
+    if (!inode.ok()) return inode.status();
+    if (!LINUX_S_ISLNK(inode->i_mode)) {
       at = next;
       continue;
     }
     if (++links > kMaxLinks) return NotFound(path, "too many symbolic links");
-    absl::StatusOr<std::string> target =
-        ReadLink(fs, io, next, inode, path);
+    absl::StatusOr<std::string> target = ReadLink(fs, io, next, *inode, path);
     if (!target.ok()) return target.status();
     if ((*target)[0] == '/') at = EXT2_ROOT_INO;
     rest = *target + rest;

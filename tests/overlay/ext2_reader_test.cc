@@ -62,6 +62,12 @@ TEST_F(Ext2ReaderTest, AMissingPathIsNamed) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("no/such"));
 }
 
+TEST_F(Ext2ReaderTest, ADirectoryThatWasWipedOutIsDamage) {
+  image_.AddFile("f", "content");
+  image_.Debugfs({"clri /"});
+  EXPECT_EQ(ReadStatus("f").code(), absl::StatusCode::kDataLoss);
+}
+
 TEST_F(Ext2ReaderTest, DirectoriesAreNotServed) {
   EXPECT_EQ(ReadStatus("/").code(), absl::StatusCode::kFailedPrecondition);
 }
