@@ -213,10 +213,11 @@ void EngineImpl::CheckImage(const Claims& claims, const Report& report) {
       continue;
     }
     for (const auto& [inode, path] : claims.files) {
-      auto file = maps_->File(generation, inode);
-      if (file.ok()) continue;
-      report(absl::StrCat(path, ": ", std::string(file.status().message())),
-             affects);
+      absl::Status s = maps_->File(generation, inode).status();
+      // The directories on the way; the file may have another name there.
+      if (s.ok()) s = maps_->Resolve(generation, path).status();
+      if (s.ok() || absl::IsNotFound(s)) continue;
+      report(absl::StrCat(path, ": ", std::string(s.message())), affects);
     }
   }
 }
