@@ -91,7 +91,9 @@ void Recovered::Shutdown() {
 std::optional<std::string> Recovered::Content(const ExportRequest& request) {
   auto connection = engine_->Connect(request, true);
   if (!connection.ok()) return std::nullopt;
-  std::string content((*connection)->size(), '\0');
+  // Damage can make it absurd.
+  std::string content(std::min<uint64_t>((*connection)->size(), 2 * kFileSize),
+                      '\0');
   if (!(*connection)->Read(0, content.data(), content.size()).ok()) {
     return std::nullopt;
   }
