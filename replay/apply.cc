@@ -17,6 +17,7 @@
 #include "ext2fs/ext2_fs.h"
 #include "ext2fs/ext2fs.h"
 #include "replay/commit_record.h"
+#include "replay/image_check.h"
 
 namespace ext2cow {
 namespace {
@@ -95,14 +96,11 @@ Superblock Distrusted(Superblock superblock) {
   std::memcpy(&sb, superblock.data(), sizeof(sb));
   sb.s_state = ext2fs_cpu_to_le16(ext2fs_le16_to_cpu(sb.s_state) &
                                   static_cast<uint16_t>(~EXT2_VALID_FS));
-  if (ext2fs_le32_to_cpu(sb.s_feature_ro_compat) &
-      EXT4_FEATURE_RO_COMPAT_METADATA_CSUM) {
-    const uint32_t sum = ext2fs_crc32c_le(
-        ~0U, reinterpret_cast<unsigned char*>(&sb),
-        offsetof(ext2_super_block, s_checksum));
-    sb.s_checksum = ext2fs_cpu_to_le32(sum);
-  }
   std::memcpy(superblock.data(), &sb, sizeof(sb));
+  if (const auto sum = ChecksumOf(superblock)) {
+    sb.s_checksum = ext2fs_cpu_to_le32(*sum);
+    std::memcpy(superblock.data(), &sb, sizeof(sb));
+  }
   return superblock;
 }
 

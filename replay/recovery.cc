@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "ext2fs/ext2_fs.h"
 #include "ext2fs/ext2fs.h"
+#include "overlay/ext2_gate.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
 
@@ -39,6 +40,9 @@ absl::Status EngineImpl::OpenImage() {
     return status;
   }
   if (UuidOf(*now) != identity.uuid || device_->size() != identity.size) {
+    absl::Status damage = CheckSuperblock(*now, device_->size());
+    damage.Update(VerifyChecksum(*now));
+    if (!damage.ok()) return damage;
     return absl::FailedPreconditionError(absl::StrCat(
         "store ", store_->directory(), " belongs to image ", identity.uuid,
         " of ", identity.size, " bytes, but this one is ", UuidOf(*now), " of ",

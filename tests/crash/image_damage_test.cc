@@ -118,6 +118,9 @@ class ImageDamageTest : public DamageFixture,
     Recovered damaged(files);
     std::string wrong;
     if (Refused(damaged, &wrong)) {
+      if (GetParam().checksums && !NamesDamage(damaged.status())) {
+        wrong = damaged.status().ToString();
+      }
       return damaged.image() == damaged_image ? wrong : "refused, but written";
     }
     const bool believed = !GetParam().checksums && IsInMap(damaged_image);
@@ -142,6 +145,10 @@ class ImageDamageTest : public DamageFixture,
     damaged.Shutdown();
     return absl::StrCat(
         wrong, JudgeImage(damaged_image, damaged.image(), committed, believed));
+  }
+
+  static bool NamesDamage(const absl::Status& refusal) {
+    return absl::IsDataLoss(refusal) || absl::IsInvalidArgument(refusal);
   }
 
   // Whether a part of the image is not used or is what the part before is, as
