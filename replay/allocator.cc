@@ -10,15 +10,12 @@ namespace {
 
 // Groups with room that a search looks at before it takes the best of them.
 constexpr int kGroupsToTry = 32;
+constexpr uint32_t kNotAsked = UINT32_MAX;
 
 }  // namespace
 
 Allocator::Allocator(ext2_filsys fs, BlockBitmaps& bitmaps)
-    : fs_(fs), bitmaps_(bitmaps), longest_(fs->group_desc_count) {
-  for (uint32_t group = 0; group < longest_.size(); ++group) {
-    longest_[group] = std::min(ext2fs_bg_free_blocks_count(fs, group),
-                               bitmaps.ClustersIn(group));
-  }
+    : fs_(fs), bitmaps_(bitmaps), longest_(fs->group_desc_count, kNotAsked) {
   cursor_ = fs->super->s_first_data_block;
   fs->priv_data = this;
   fs->get_alloc_block2 = OnAllocate;
@@ -29,6 +26,15 @@ Allocator::~Allocator() {
   fs_->get_alloc_block2 = nullptr;
   fs_->block_alloc_stats = nullptr;
   fs_->priv_data = nullptr;
+}
+
+uint32_t& Allocator::Longest(uint32_t group) {
+  uint32_t& longest = longest_[group];
+  if (longest == kNotAsked) {
+    longest = std::min(ext2fs_bg_free_blocks_count(fs_, group),
+                       bitmaps_.ClustersIn(group));
+  }
+  return longest;
 }
 
 absl::StatusOr<Allocator::Place> Allocator::Search(uint64_t from,
@@ -42,13 +48,14 @@ absl::StatusOr<Allocator::Place> Allocator::Search(uint64_t from,
   for (uint32_t i = 0; i <= groups && tries > 0; ++i) {
     const uint32_t group = (first + i) % groups;
     if (bitmaps_.BlockOf(group, 0) >= limit) continue;
-    if (longest_[group] <= best.run.count) continue;
+    uint32_t& longest = Longest(group);
+    if (longest <= best.run.count) continue;
     const uint32_t start = i == 0 ? bitmaps_.ClusterOf(from) : 0;
     absl::StatusOr<BlockBitmaps::Run> run =
-        bitmaps_.FindRun(group, start, std::min(want, longest_[group]));
+        bitmaps_.FindRun(group, start, std::min(want, longest));
     if (!run.ok()) return run.status();
-    if (start == 0 && run->count < std::min(want, longest_[group])) {
-      longest_[group] = run->count;
+    if (start == 0 && run->count < std::min(want, longest)) {
+      longest = run->count;
     }
     if (run->count > best.run.count) best = {group, *run};
     if (best.run.count >= want) break;
@@ -65,14 +72,15 @@ absl::StatusOr<Allocator::Place> Allocator::Find(uint64_t goal, uint64_t want,
   if (goal < fs_->super->s_first_data_block || goal >= end) goal = cursor_;
   if (goal >= end) goal = fs_->super->s_first_data_block;
   const uint32_t group = bitmaps_.GroupOf(goal);
-  if (longest_[group] > 0 && goal < limit) {
+  const bool near = Longest(group) > 0 && goal < limit;
+  if (near) {
     absl::StatusOr<BlockBitmaps::Run> run =
         bitmaps_.RunAt(group, bitmaps_.ClusterOf(goal), most);
     if (!run.ok()) return run.status();
     if (run->count > 0) return Place{group, *run};
   }
   // A full group says nothing about its neighbours: go on where room was last.
-  const uint64_t from = longest_[group] > 0 && goal < limit ? goal : cursor_;
+  const uint64_t from = near ? goal : cursor_;
   absl::StatusOr<Place> place = Search(from, most, limit);
   if (place.ok() && place->run.count > 0) {
     cursor_ = bitmaps_.BlockOf(place->group, place->run.first) +

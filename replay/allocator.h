@@ -57,7 +57,8 @@ class Allocator {
   BlockBitmaps& bitmaps_;
   // No run of the group is longer (clusters); only ever falls, as what a plan
   // releases stays taken.
-  std::vector<uint32_t> longest_;
+  uint32_t& Longest(uint32_t group);
+  std::vector<uint32_t> longest_;  // of the groups that were asked for
   uint64_t cursor_ = 0;  // the block after the last that was found by search
   absl::Status callback_error_;
 };

@@ -70,7 +70,8 @@ uint32_t CountFree(const std::vector<uint8_t>& bits) {
 
 }  // namespace
 
-absl::Status BlockBitmaps::Init() {
+absl::Status BlockBitmaps::Prepare() {
+  if (!descriptors_.empty()) return absl::OkStatus();
   if (errcode_t err = ext2fs_allocate_block_bitmap(fs_, "ext2cow",
                                                    &fs_->block_map)) {
     return io_.Error(err, "block bitmap");

@@ -27,9 +27,11 @@ namespace ext2cow {
 // Numbers: a group's clusters count from 0; blocks are filesystem blocks.
 class BlockBitmaps {
  public:
-  // Prepares `fs`; both must outlive it.
+  // Both must outlive it.
   BlockBitmaps(ext2_filsys fs, Ext2Io& io) : fs_(fs), io_(io) {}
-  absl::Status Init();
+  // To be called, once or more, before a file's blocks are allocated or freed, by
+  // whomever. It costs by the filesystem's size: most plans overwrite.
+  absl::Status Prepare();
 
   uint32_t ratio() const { return 1u << fs_->cluster_ratio_bits; }
   uint32_t GroupOf(uint64_t block) const;
@@ -84,7 +86,7 @@ class BlockBitmaps {
 
   const ext2_filsys fs_;
   Ext2Io& io_;
-  std::vector<char> descriptors_;  // all groups', as the image has them
+  std::vector<char> descriptors_;  // all groups', as they were at Prepare
   std::map<uint32_t, Group> groups_;
   BlockSet claimed_, released_;  // blocks
 };

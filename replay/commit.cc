@@ -235,27 +235,28 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
   }
   if (absl::Status s = Judge(request, connected, &verdict); !s.ok()) return s;
   if (verdict.refused || request.dry_run) return verdict;
-  if (read_changed && connected) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (session->life.connections == 0) {
+      // Until the commit point the session stays where it is, with what will be
+      // overridden or dropped, and nobody joins it.
+      taken_.insert(session->name());
+      return verdict;
+    }
+  }
+  if (!connected && !verdict.conflicts.empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "session ", session->name(), " was connected meanwhile: try again"));
+  }
+  if (read_changed) {
     return absl::FailedPreconditionError(absl::StrCat(
         "session ", session->name(),
         " is connected and has read blocks that changed since: under snapshot "
         "isolation it can be committed once its connections are closed, or "
         "with --force, which cuts them off"));
   }
-  // What conflicts is overridden or dropped by the commit point, not before: until
-  // then the session stays where it is, and nobody joins it.
-  if (!connected && !verdict.conflicts.empty()) {
-    absl::MutexLock lock(&mu_);
-    if (session->life.connections == 0) {
-      taken_.insert(session->name());
-      return verdict;
-    }
-    return absl::FailedPreconditionError(absl::StrCat(
-        "session ", session->name(), " was connected meanwhile: try again"));
-  }
-  if (connected) {  // its clients see the newest generation from now on
-    if (absl::Status s = SyncRecorded(); !s.ok()) return s;
-  }
+  // Its clients see the newest generation from now on.
+  if (absl::Status s = SyncRecorded(); !s.ok()) return s;
   if (absl::Status s = MoveTo(session, newest); !s.ok()) return s;
   return verdict;
 }

@@ -63,16 +63,16 @@ absl::Status EngineImpl::Publish(
     Session* session, const GenerationRecord& generation,
     const std::shared_ptr<const CommitRecord>& record,
     std::shared_ptr<Stack> undo,
-    const std::vector<std::shared_ptr<const FileMap>>* new_maps) {
+    const std::vector<std::shared_ptr<const FileMap>>* new_maps,
+    rocksdb::WriteBatch* batch) {
   auto redo = MakeRedo(record);
   absl::MutexLock lock(&mu_);
   IdentityRecord identity = catalog_.identity();
   identity.newest = generation.number;
   if (undo == nullptr) identity.oldest = generation.number;
   identity.superblock = record->superblock_after;
-  rocksdb::WriteBatch batch;
-  batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
-  batch.Put(IdentityKey(), EncodeIdentity(identity));
+  batch->Put(GenerationKey(generation.number), EncodeGeneration(generation));
+  batch->Put(IdentityKey(), EncodeIdentity(identity));
   SessionRecord moved;
   if (session != nullptr) {
     session->gate.AssertHeld();
@@ -87,9 +87,9 @@ absl::Status EngineImpl::Publish(
       });
       UnionInto(&moved.reads, known);
     }
-    batch.Put(SessionKey(moved.name), EncodeSession(moved));
+    batch->Put(SessionKey(moved.name), EncodeSession(moved));
   }
-  absl::Status status = store_->Write(&batch, /*sync=*/false);
+  absl::Status status = store_->Write(batch, /*sync=*/false);
   if (!status.ok()) return status;
   if (unsynced_ == 0) unsynced_ = generation.number;
   // Whoever finds the new generation in the catalog reads it at once:
@@ -129,7 +129,8 @@ absl::Status EngineImpl::Record(
   });
   auto undo = WriteUndo(*record, generation);
   if (!undo.ok()) return undo.status();
-  auto pieces = WritePieces(store_.get(), *record);
+  rocksdb::WriteBatch batch;
+  auto pieces = WritePieces(store_.get(), *record, &batch);
   if (!pieces.ok()) return pieces.status();
   generation->redo_pieces = *pieces;
   absl::MutexLockMaybe gate(session != nullptr ? &session->gate : nullptr);
@@ -141,7 +142,7 @@ absl::Status EngineImpl::Record(
     served = *std::move(next);
   }
   absl::Status status =
-      Publish(session, *generation, record, *std::move(undo), new_maps);
+      Publish(session, *generation, record, *std::move(undo), new_maps, &batch);
   if (!status.ok()) return status;
   SyncPoint("commit:named");
   pending_.push_back(std::move(record));

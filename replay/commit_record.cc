@@ -41,19 +41,21 @@ class PieceWriter {
     data_.push_back(&run);
     return Grow(28);
   }
-  absl::StatusOr<uint32_t> Finish() {
-    if (absl::Status status = Emit(); !status.ok()) return status;
+  uint32_t Finish(rocksdb::WriteBatch* last) {
+    if (size_ > 0) Stage(last);
     return pieces_;
   }
 
  private:
   absl::Status Grow(size_t bytes) {
     size_ += bytes;
-    return size_ < kPieceBytes ? absl::OkStatus() : Emit();
+    if (size_ < kPieceBytes) return absl::OkStatus();
+    rocksdb::WriteBatch batch;
+    Stage(&batch);
+    return store_->Write(&batch, /*sync=*/false);
   }
 
-  absl::Status Emit() {
-    if (size_ == 0) return absl::OkStatus();
+  void Stage(rocksdb::WriteBatch* batch) {
     RecordWriter w(kPiecePrefix, kVersion);
     w.U32(static_cast<uint32_t>(metadata_.size()));
     for (const auto& [offset, bytes] : metadata_) w.U64(offset).Bytes(*bytes);
@@ -61,12 +63,10 @@ class PieceWriter {
     for (const DataRun* run : data_) {
       w.U64(run->physical).U64(run->length).U32(run->inode).U64(run->logical);
     }
-    rocksdb::WriteBatch batch;
-    batch.Put(PieceKey(generation_, pieces_++), w.Finish());
+    batch->Put(PieceKey(generation_, pieces_++), w.Finish());
     metadata_.clear();
     data_.clear();
     size_ = 0;
-    return store_->Write(&batch, /*sync=*/false);
   }
 
   Store* const store_;
@@ -134,7 +134,8 @@ BlockSet ChangedBlocks(const CommitRecord& record) {
   return blocks;
 }
 
-absl::StatusOr<uint32_t> WritePieces(Store* store, const CommitRecord& record) {
+absl::StatusOr<uint32_t> WritePieces(Store* store, const CommitRecord& record,
+                                     rocksdb::WriteBatch* naming) {
   PieceWriter writer(store, record.generation);
   absl::Status status;
   const std::string superblock(record.superblock_after.begin(),
@@ -145,7 +146,7 @@ absl::StatusOr<uint32_t> WritePieces(Store* store, const CommitRecord& record) {
   }
   for (const DataRun& run : record.data) status.Update(writer.Data(run));
   if (!status.ok()) return status;
-  return writer.Finish();
+  return writer.Finish(naming);
 }
 
 absl::Status ReadPieces(const Store& store, uint32_t pieces,

@@ -42,9 +42,10 @@ CommitRecord MakeCommitRecord(Generation generation, Plan* plan,
 // The blocks of the image (kBlockSize, physical) that the commit changes.
 BlockSet ChangedBlocks(const CommitRecord& record);
 
-// Writes the record's pieces, bounded and not synced; nothing names them until
-// the batch that follows. Answers how many there are.
-absl::StatusOr<uint32_t> WritePieces(Store* store, const CommitRecord& record);
+// Writes the record's pieces, bounded and not synced, but for the last, which it
+// adds to the batch that names them all. Answers how many there are.
+absl::StatusOr<uint32_t> WritePieces(Store* store, const CommitRecord& record,
+                                     rocksdb::WriteBatch* naming);
 absl::Status ReadPieces(const Store& store, uint32_t pieces,
                         CommitRecord* record);
 void DeletePieces(rocksdb::WriteBatch* batch, Generation generation,

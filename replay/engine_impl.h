@@ -221,12 +221,14 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::StatusOr<std::shared_ptr<Stack>> WriteUndo(
       const CommitRecord& record, GenerationRecord* generation);
-  // Names the commit and publishes it. `undo`: null when nobody needs it.
+  // Names the commit, with its last piece in `batch`, and publishes it. `undo`:
+  // null when nobody needs it.
   absl::Status Publish(
       Session* session, const GenerationRecord& generation,
       const std::shared_ptr<const CommitRecord>& record,
       std::shared_ptr<Stack> undo,
-      const std::vector<std::shared_ptr<const FileMap>>* new_maps)
+      const std::vector<std::shared_ptr<const FileMap>>* new_maps,
+      rocksdb::WriteBatch* batch)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // The session that was committed goes on from what it made.
   void FollowCommit(Session* session, const GenerationRecord& generation,

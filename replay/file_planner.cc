@@ -99,6 +99,7 @@ void FilePlanner::ClassifyPart(const Span& span, const FileMap::Segment& at,
 
 absl::Status FilePlanner::OpenEditor() {
   if (editor_ != nullptr) return absl::OkStatus();
+  if (absl::Status s = context_.bitmaps.Prepare(); !s.ok()) return s;
   if (!has_extents()) {
     editor_ = std::make_unique<BlockMapEditor>(
         context_.fs, context_.io, map_->inode(), inode_.get(),

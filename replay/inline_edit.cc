@@ -30,6 +30,7 @@ absl::StatusOr<std::string> FilePlanner::InlineContent(size_t length) {
 // A file's size never changes, so the content of an intact inline file always
 // fits again; one that is longer than what its inode holds moves out.
 absl::Status FilePlanner::PlanInline() {
+  if (absl::Status s = context_.bitmaps.Prepare(); !s.ok()) return s;
   const std::string what = absl::StrFormat("inline data of inode %d",
                                            map_->inode());
   size_t capacity = 0;

@@ -100,7 +100,6 @@ absl::Status Planner::Open(time_t now) {
     return absl::FailedPreconditionError(state_.read_only_reason);
   }
   bitmaps_ = std::make_unique<BlockBitmaps>(fs_.get(), io_);
-  if (absl::Status s = bitmaps_->Init(); !s.ok()) return s;
   allocator_ = std::make_unique<Allocator>(fs_.get(), *bitmaps_);
   return absl::OkStatus();
 }

@@ -172,8 +172,13 @@ uint64_t EngineImpl::ChangedBytes(const std::string& name) const {
 }
 
 absl::Status EngineImpl::SaveSession(SessionRecord record, bool sync) {
+  const std::string encoded = EncodeSession(record);
+  const SessionRecord* known = catalog_.FindSession(record.name);
+  if (!sync && known != nullptr && EncodeSession(*known) == encoded) {
+    return absl::OkStatus();
+  }
   rocksdb::WriteBatch batch;
-  batch.Put(SessionKey(record.name), EncodeSession(record));
+  batch.Put(SessionKey(record.name), encoded);
   absl::Status status = store_->Write(&batch, sync);
   if (status.ok()) catalog_.PutSession(std::move(record));
   return status;
