@@ -95,6 +95,10 @@ class PosixFile : public BlockFile {
     return absl::OkStatus();
   }
 
+  void StartSync() override {
+    sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+  }
+
   absl::Status Sync() override {
     if (fdatasync(fd_.get()) != 0) return Error(errno, "sync", path_);
     return absl::OkStatus();

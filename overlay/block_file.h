@@ -28,6 +28,8 @@ class BlockFile {
   // Gives the space of the range back; it reads as zeros. kUnimplemented where
   // the filesystem below can't: nothing has changed then.
   virtual absl::Status Punch(uint64_t offset, uint64_t length) = 0;
+  // A hint: a Sync follows, so what was written may as well go to the disk now.
+  virtual void StartSync() {}
   // After an OK, everything written before the call is durable. After an error
   // nothing is known of it, now or later: never retried.
   virtual absl::Status Sync() = 0;

@@ -70,6 +70,8 @@ class Stack {
     bool unclean = false;
     SpaceBudget* budget = nullptr;     // null: no limit
     uint64_t write_cache_bytes = 8 << 20;
+    // Much is written at once and then synced: the disk begins before that.
+    bool start_sync_early = false;
   };
 
   // `layers` oldest first. A layer that the store knows nothing of is empty.

@@ -132,6 +132,7 @@ class StackImpl : public Stack {
   RangeLock writers_;
   RangeLock file_ranges_;
   std::atomic<uint64_t> torn_blocks_{0};
+  std::atomic<uint64_t> not_started_{0};  // blocks since the last StartSync
   std::atomic<size_t> cached_{0};  // state_.cached_blocks(), to look at unlocked
 
   absl::Mutex drain_mu_;

@@ -18,6 +18,7 @@ namespace {
 constexpr uint64_t kDirectBlocks = (64 << 10) / kBlockSize;
 // Summed and then written while they are in the processor's cache.
 constexpr uint64_t kSliceBlocks = 64;
+constexpr uint64_t kStartSyncBlocks = (16 << 20) / kBlockSize;
 
 std::shared_ptr<BlockBytes> NewBlock() {
   return std::make_shared_for_overwrite<BlockBytes>();
@@ -169,6 +170,11 @@ absl::Status StackImpl::WriteFile(SpaceId space, BlockRange range,
     done += count;
   }
   files_.MarkWritten(layer, space);
+  if (options_.start_sync_early &&
+      (not_started_ += range.count) >= kStartSyncBlocks) {
+    not_started_ = 0;
+    (*file)->StartSync();
+  }
   if (status.ok()) return status;
   ResumOwn(space, range).IgnoreError();  // reads tell what is wrong
   return status;

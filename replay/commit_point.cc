@@ -30,7 +30,7 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   blocks.Subtract(fresh);
   auto layer = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
-  auto undo = Stack::Open(store_.get(), {*layer}, {});
+  auto undo = Stack::Open(store_.get(), {*layer}, {.start_sync_early = true});
   if (!undo.ok()) return undo.status();
   const View view(image_.get(), record.generation - 1);
   std::string buffer;
