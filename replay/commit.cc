@@ -221,17 +221,17 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
     // may come from it.
     for (const auto& [inode, set] : reads) writes[inode].Subtract(set);
   }
-  Generation newest;
   bool connected, read_changed;
   {
     absl::MutexLock lock(&mu_);
     const auto later = catalog_.Later(session->generation);
-    newest = catalog_.identity().newest;
+    verdict.newest = catalog_.identity().newest;
     connected = session->life.connections > 0;
     verdict.conflicts = FindConflicts(reads, writes, later, request.isolation);
     read_changed = request.isolation == Isolation::kSnapshot &&
                    !FindConflicts(reads, {}, later, Isolation::kSerializable)
                         .empty();
+    verdict.moves = verdict.conflicts.empty() && !read_changed;
   }
   if (absl::Status s = Judge(request, connected, &verdict); !s.ok()) return s;
   if (verdict.refused || request.dry_run) return verdict;
@@ -257,7 +257,7 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
   }
   // Its clients see the newest generation from now on.
   if (absl::Status s = SyncRecorded(); !s.ok()) return s;
-  if (absl::Status s = MoveTo(session, newest); !s.ok()) return s;
+  if (absl::Status s = MoveTo(session, verdict.newest); !s.ok()) return s;
   return verdict;
 }
 
@@ -355,6 +355,12 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
     return ConflictJson(session->name(), base, verdict->conflicts,
                         frozen->paths);
   }
+  // A failure from here on leaves the session where the check let it move.
+  auto move = absl::MakeCleanup([&] {
+    if (!verdict->moves || request.dry_run || !SyncRecorded().ok()) return;
+    absl::MutexLock gate(&session->gate);
+    MoveTo(session.get(), verdict->newest).IgnoreError();
+  });
   auto plan = PlanCommit(*frozen, verdict->dropped);
   if (!plan.ok()) return plan.status();
   GenerationRecord generation =
@@ -367,6 +373,7 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
   absl::Status status =
       Record(session.get(), &generation, std::move(record), &plan->new_maps);
   if (!status.ok()) return status;
+  std::move(move).Cancel();
   return CommitJson("committed", session->name(), generation);
 }
 

@@ -85,6 +85,8 @@ class EngineImpl : public Engine {
   };
   // What the check found, and (nothing found, or overridden) what to leave out.
   struct Verdict {
+    Generation newest = 0;  // checked up to here
+    bool moves = false;     // to there, as nothing that was known differs
     std::vector<Conflict> conflicts;
     bool refused = false;
     BlockSets dropped;  // `theirs`: the session's blocks that give way

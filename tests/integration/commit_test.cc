@@ -217,6 +217,25 @@ TEST_F(CommitTest, ImageWithoutRoomRefusesAndChangesNothing) {
   ExpectClean();
 }
 
+TEST_F(CommitTest, FailureAfterTheCheckLeavesTheSessionWhereItMovedTo) {
+  ImageSpec spec;
+  spec.size = "8M";
+  spec.files = {{kDisk, RandomBytes(1, kMiB) + Repeat('\0', 20 * kMiB)}};
+  MakeImage(spec);
+  Start();
+  EXPECT_EQ(Connect("big").Write(kMiB, RandomBytes(2, 16 * kMiB)), 0);
+  EXPECT_EQ(Connect("small").Write(0, "small"), 0);
+  EXPECT_EQ(CommitJson({"small"})["generation"], 1);
+  const ProcessResult result = Commit({"big"});
+  EXPECT_EQ(result.status, 1) << result.out;
+  EXPECT_THAT(result.err, HasSubstr("space"));
+  const json info = json::parse(Tool({"info", "--json", "big"}).out);
+  EXPECT_EQ(info["generation"], 1) << info;
+  NbdClient client = Connect("big");
+  EXPECT_EQ(client.Read(0, 5), "small");
+  EXPECT_EQ(client.Read(kMiB, 16 * kMiB), RandomBytes(2, 16 * kMiB));
+}
+
 TEST_F(CommitTest, LastBlockBeyondTheEndIsNeverAllocated) {
   ImageSpec spec;
   spec.mke2fs = {"-t", "ext4", "-b", "1024"};

@@ -4,7 +4,7 @@
 // Many clients do everything at random, and the server is stopped and killed all
 // the while. Memory is watched while it runs; in the end everything is compared,
 // and then everything is removed: descriptors and disk must be as at the start.
-// EXT2COW_LONG=N makes it N times as long (15: about ten minutes); ctest's timeout
+// EXT2COW_LONG=N makes it N times as long (5: about ten minutes); ctest's timeout
 // is not, so run the program itself then.
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -30,8 +30,8 @@
 namespace ext2cow::test {
 namespace {
 
-constexpr absl::Duration kLength = absl::Seconds(36);
-constexpr int kActs = 9;  // the server's lives
+constexpr absl::Duration kLength = absl::Seconds(108);
+constexpr int kActs = 27;  // the server's lives
 constexpr uint64_t kCacheMiB = 64;
 constexpr int kHistory = 8;  // the parameter's default
 constexpr uint64_t kEmptyBytes = 64 << 10;
