@@ -6,13 +6,13 @@ import os
 import statistics
 
 from benchmark.commit_rows import commit_all
-from benchmark.inputs import BLOCK, GIB, MIB, TIB, run
+from benchmark.inputs import BLOCK, GIB, MIB, TIB, run, warm
 from benchmark.scale import steepest
 from benchmark.server_rows import connect_at_once, connect_times
 from benchmark.servers import Control, Server
 
-SMALL = 15  # commits that a median is taken of, below LARGE bytes
 LARGE = 16 * MIB
+WARM = 4 * GIB  # what the page cache takes of the largest commits
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 TRACED = "fsync,fdatasync,syncfs,sync_file_range"
 
@@ -50,7 +50,15 @@ def commit_time(server, size):
         server.fill("s", size, "--rw=write", "--bs=1m", "--iodepth=4")
     if size >= LARGE:
         os.sync()
+        warm(min(2 * size, WARM))
     return Control(server).commit("s")  # an older connection may be cut
+
+
+def commits_of(size):
+    """How many commits a median is taken of."""
+    if size < LARGE:
+        return 15
+    return 3 if size <= GIB else 1
 
 
 def by_size_with_pins(bench, images, all_sizes, pins):
@@ -67,7 +75,7 @@ def by_size_with_pins(bench, images, all_sizes, pins):
                 continue
             bench.progress(f"commits: {size} bytes, {pins} sessions pinned")
             times = [[commit_time(server, size) for server in servers]
-                     for _ in range(1 if size >= LARGE else SMALL)]
+                     for _ in range(commits_of(size))]
             for curve, column in zip(curves, zip(*times)):
                 curve.append((size, statistics.median(column)))
     return curves
