@@ -231,7 +231,8 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
     read_changed = request.isolation == Isolation::kSnapshot &&
                    !FindConflicts(reads, {}, later, Isolation::kSerializable)
                         .empty();
-    verdict.moves = verdict.conflicts.empty() && !read_changed;
+    verdict.moves =
+        verdict.conflicts.empty() && !read_changed && !request.dry_run;
   }
   if (absl::Status s = Judge(request, connected, &verdict); !s.ok()) return s;
   if (verdict.refused || request.dry_run) return verdict;
@@ -328,6 +329,25 @@ GenerationRecord EngineImpl::Describe(const Session& session,
   return generation;
 }
 
+absl::StatusOr<Json> EngineImpl::PlanAndRecord(Session* session,
+                                               const CommitRequest& request,
+                                               const Frozen& frozen,
+                                               const Verdict& verdict) {
+  auto plan = PlanCommit(frozen, verdict.dropped);
+  if (!plan.ok()) return plan.status();
+  GenerationRecord generation =
+      Describe(*session, frozen, verdict.dropped, *plan);
+  if (request.dry_run) {
+    return CommitJson("would-commit", session->name(), generation);
+  }
+  auto record = std::make_shared<const CommitRecord>(
+      MakeCommitRecord(generation.number, &*plan, frozen.stack));
+  absl::Status status =
+      Record(session, &generation, std::move(record), &plan->new_maps);
+  if (!status.ok()) return status;
+  return CommitJson("committed", session->name(), generation);
+}
+
 absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
   auto acquired = Acquire(request.session, User::kCommitter);
   if (!acquired.ok()) return acquired.status();
@@ -355,26 +375,13 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
     return ConflictJson(session->name(), base, verdict->conflicts,
                         frozen->paths);
   }
-  // A failure from here on leaves the session where the check let it move.
-  auto move = absl::MakeCleanup([&] {
-    if (!verdict->moves || request.dry_run || !SyncRecorded().ok()) return;
+  auto committed = PlanAndRecord(session.get(), request, *frozen, *verdict);
+  if (!committed.ok() && verdict->moves && SyncRecorded().ok()) {
+    // It failed, but stays where the check lets it move.
     absl::MutexLock gate(&session->gate);
     MoveTo(session.get(), verdict->newest).IgnoreError();
-  });
-  auto plan = PlanCommit(*frozen, verdict->dropped);
-  if (!plan.ok()) return plan.status();
-  GenerationRecord generation =
-      Describe(*session, *frozen, verdict->dropped, *plan);
-  if (request.dry_run) {
-    return CommitJson("would-commit", session->name(), generation);
   }
-  auto record = std::make_shared<const CommitRecord>(
-      MakeCommitRecord(generation.number, &*plan, frozen->stack));
-  absl::Status status =
-      Record(session.get(), &generation, std::move(record), &plan->new_maps);
-  if (!status.ok()) return status;
-  std::move(move).Cancel();
-  return CommitJson("committed", session->name(), generation);
+  return committed;
 }
 
 }  // namespace ext2cow

@@ -203,6 +203,11 @@ class EngineImpl : public Engine {
   // The session goes on at `generation`: its clients know nothing that differs.
   absl::Status MoveTo(Session* session, Generation generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
+  absl::StatusOr<nlohmann::json> PlanAndRecord(Session* session,
+                                               const CommitRequest& request,
+                                               const Frozen& frozen,
+                                               const Verdict& verdict)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::StatusOr<Plan> PlanCommit(const Frozen& frozen,
                                   const BlockSets& dropped);
   // What `log` and later checks need to know of the commit.
