@@ -3,10 +3,13 @@
 #ifndef EXT2COW_TESTS_SUPPORT_STACK_FIXTURE_H_
 #define EXT2COW_TESTS_SUPPORT_STACK_FIXTURE_H_
 
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -51,8 +54,15 @@ class StackTest : public testing::Test {
   // What a crash leaves: what was synced, and what the kernel had.
   void CrashAndReopen() {
     const std::string copy = dir_ / ("crash" + std::to_string(++crashes_));
-    std::filesystem::copy(store_->directory(), copy,
-                          std::filesystem::copy_options::recursive);
+    // RocksDB's own threads may be at work: one moment's files are wanted.
+    Listing before;
+    std::error_code error;
+    do {
+      before = ListStore();
+      std::filesystem::remove_all(copy);
+      std::filesystem::copy(store_->directory(), copy,
+                            std::filesystem::copy_options::recursive, error);
+    } while (error || ListStore() != before);
     OpenStore(copy);
   }
 
@@ -101,6 +111,20 @@ class StackTest : public testing::Test {
 
   std::string DataFile(LayerId layer, SpaceId space) const {
     return store_->directory() + "/data/" + DataFileName(layer, space);
+  }
+
+  using Listing =
+      std::map<std::string,
+               std::pair<std::filesystem::file_time_type, uintmax_t>>;
+  // What each file of the store is like now; one that goes meanwhile: anyhow.
+  Listing ListStore() {
+    Listing listing;
+    std::error_code gone;
+    for (const auto& file : std::filesystem::recursive_directory_iterator(
+             store_->directory(), gone)) {
+      listing[file.path()] = {file.last_write_time(gone), file.file_size(gone)};
+    }
+    return listing;
   }
 
   TempDir dir_;
