@@ -3,6 +3,8 @@
 #include "overlay/image.h"
 
 #include <algorithm>
+#include <bit>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "overlay/sync_point.h"
@@ -14,19 +16,21 @@ constexpr uint64_t kChunkBlocks = 64;
 
 }  // namespace
 
-std::shared_ptr<Stack> Image::FindUndo(Generation generation,
-                                      uint64_t block) const {
+std::pair<std::shared_ptr<Stack>, uint64_t> Image::FindUndo(
+    Generation generation, uint64_t block) const {
   const auto chunk = chunks_.find(block / kChunkBlocks);
-  if (chunk == chunks_.end()) return nullptr;
+  if (chunk == chunks_.end()) return {};
   const uint64_t bit = uint64_t{1} << (block % kChunkBlocks);
   const auto& commits = chunk->second;
   auto it = std::upper_bound(
       commits.begin(), commits.end(), generation,
-      [](Generation g, const auto& commit) { return g < commit.first; });
+      [](Generation g, const auto& commit) { return g < commit.generation; });
   for (; it != commits.end(); ++it) {
-    if (it->second & bit) return undo_.at(it->first);
+    if ((it->bits & bit) == 0) continue;
+    const auto before = static_cast<uint64_t>(std::popcount(it->bits & (bit - 1)));
+    return {undo_.at(it->generation), it->position + before};
   }
-  return nullptr;
+  return {};
 }
 
 std::vector<Image::Piece> Image::Locate(Generation generation, uint64_t offset,
@@ -38,12 +42,17 @@ std::vector<Image::Piece> Image::Locate(Generation generation, uint64_t offset,
     const bool known = chunks_.contains(block / kChunkBlocks);
     const uint64_t step = known ? kBlockSize : kBlockSize * kChunkBlocks;
     const uint64_t next = std::min(end, (offset / step + 1) * step);
-    std::shared_ptr<Stack> undo;
-    if (known) undo = FindUndo(generation, block);
-    if (!pieces.empty() && pieces.back().undo == undo) {
-      pieces.back().length += next - offset;
+    Piece piece = {offset, next - offset, nullptr};
+    if (known) {
+      uint64_t position;
+      std::tie(piece.undo, position) = FindUndo(generation, block);
+      piece.undo_offset = position * kBlockSize + offset % kBlockSize;
+    }
+    // Neighbours in the image and of one undo layer are neighbours in it, too.
+    if (!pieces.empty() && pieces.back().undo == piece.undo) {
+      pieces.back().length += piece.length;
     } else {
-      pieces.push_back({offset, next - offset, std::move(undo)});
+      pieces.push_back(std::move(piece));
     }
     offset = next;
   }
@@ -70,10 +79,11 @@ absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
     absl::Status status;
     if (piece.undo != nullptr) {
       status = piece.undo->Read(
-          kPhysicalSpace, piece.offset, to, piece.length,
-          [](uint64_t at, void*, size_t) {
+          kPhysicalSpace, piece.undo_offset, to, piece.length,
+          [&](uint64_t at, void*, size_t) {
             return absl::DataLossError(absl::StrCat(
-                "an undo layer lacks the block at byte ", at, " of the image"));
+                "an undo layer lacks the block at byte ",
+                piece.offset + (at - piece.undo_offset), " of the image"));
           });
     } else {
       SyncPoint("image:device-under-redo");
@@ -101,10 +111,11 @@ absl::Status Image::Read(Generation generation, uint64_t offset, void* buffer,
   }
 }
 
-void Image::PublishUndo(Generation generation, std::shared_ptr<Stack> undo) {
-  std::map<SpaceId, SpaceChanges> changes = undo->Changes();
+void Image::PublishUndo(Generation generation, const BlockSet& blocks,
+                        std::shared_ptr<Stack> undo) {
   absl::MutexLock lock(&mu_);
-  changes[kPhysicalSpace].written.ForEachRun([&](BlockRange run) {
+  uint64_t position = 0;
+  blocks.ForEachRun([&](BlockRange run) {
     mu_.AssertHeld();
     for (uint64_t block = run.first; block < run.end();) {
       const uint64_t in_chunk = block % kChunkBlocks;
@@ -113,11 +124,12 @@ void Image::PublishUndo(Generation generation, std::shared_ptr<Stack> undo) {
       const uint64_t ones =
           count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
       auto& commits = chunks_[block / kChunkBlocks];
-      if (commits.empty() || commits.back().first != generation) {
-        commits.emplace_back(generation, 0);
+      if (commits.empty() || commits.back().generation != generation) {
+        commits.push_back({generation, 0, position});
       }
-      commits.back().second |= ones << in_chunk;
+      commits.back().bits |= ones << in_chunk;
       block += count;
+      position += count;
     }
   });
   undo_[generation] = std::move(undo);
@@ -135,7 +147,7 @@ void Image::DropUndoBefore(Generation oldest) {
   for (auto it = chunks_.begin(); it != chunks_.end();) {
     auto& commits = it->second;
     std::erase_if(commits,
-                  [&](const auto& commit) { return commit.first <= oldest; });
+                  [&](const auto& commit) { return commit.generation <= oldest; });
     if (commits.empty()) {
       chunks_.erase(it++);
     } else {

@@ -14,6 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "overlay/block_set.h"
 #include "overlay/device.h"
 #include "overlay/stack.h"
 #include "overlay/types.h"
@@ -52,9 +53,12 @@ class Image {
   absl::Status Read(Generation generation, uint64_t offset, void* buffer,
                     size_t length) const;
 
-  // `undo` holds, in kPhysicalSpace, the bytes that the commit which made
-  // `generation` overwrites, as they were before. Ascending generations.
-  void PublishUndo(Generation generation, std::shared_ptr<Stack> undo);
+  // `undo` holds what the commit which made `generation` overwrites as it was
+  // before: in kPhysicalSpace block i is the i-th of `blocks`. Without gaps they
+  // are written as one stream, wherever they lie in the image. Ascending
+  // generations.
+  void PublishUndo(Generation generation, const BlockSet& blocks,
+                   std::shared_ptr<Stack> undo);
   // Nobody reads a generation before `oldest` any more: forgets what only they
   // needed.
   void DropUndoBefore(Generation oldest);
@@ -72,12 +76,21 @@ class Image {
   struct Piece {
     uint64_t offset, length;
     std::shared_ptr<Stack> undo;  // null: the device
+    uint64_t undo_offset = 0;
+  };
+  // What one commit overwrote of 64 blocks: a bit for each.
+  struct Overwritten {
+    Generation generation = 0;
+    uint64_t bits = 0;
+    uint64_t position = 0;  // of the first of them in the undo layer
   };
   // Cuts the range into pieces with one source each.
   std::vector<Piece> Locate(Generation generation, uint64_t offset,
                             size_t length) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
-  std::shared_ptr<Stack> FindUndo(Generation generation, uint64_t block) const
+  // The undo layer that has the block, and its position there; or null.
+  std::pair<std::shared_ptr<Stack>, uint64_t> FindUndo(Generation generation,
+                                                       uint64_t block) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::Status ReadOnce(Generation generation, uint64_t offset, void* buffer,
                         size_t length) const;
@@ -90,10 +103,9 @@ class Image {
   std::atomic<bool> refused_{false};
 
   mutable absl::Mutex mu_;  // held for lookups only, never during I/O
-  // For each 64 blocks: the commits that overwrote some of them, ascending, with
-  // a bit for each block.
-  absl::flat_hash_map<uint64_t, std::vector<std::pair<Generation, uint64_t>>>
-      chunks_ ABSL_GUARDED_BY(mu_);
+  // For each 64 blocks the commits that overwrote some of them, ascending.
+  absl::flat_hash_map<uint64_t, std::vector<Overwritten>> chunks_
+      ABSL_GUARDED_BY(mu_);
   std::map<Generation, std::shared_ptr<Stack>> undo_ ABSL_GUARDED_BY(mu_);
   absl::Status why_refused_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<Generation, std::shared_ptr<const Redo>>> redo_

@@ -120,7 +120,7 @@ EngineImpl::Claims EngineImpl::CollectClaims(const Report& report) {
     if (record.undo != 0) {
       use({record.undo}, absl::StrCat("generations before ", number, ": ",
                                       claims.PinnedBefore(number)));
-      claims.undos.push_back({number, record.undo, record.undo_blocks});
+      claims.undos.push_back({number, record.undo, record.undo_blocks.Count()});
     }
     if (!record.applied) {
       use(record.source_layers, absl::StrCat("commit ", number));

@@ -40,7 +40,8 @@ void EngineImpl::StageOldGenerations(IdentityRecord* identity,
     if (number < oldest) batch->Delete(GenerationKey(number));
     if (number == oldest && record.undo != 0) {
       GenerationRecord stripped = record;
-      stripped.undo = stripped.undo_blocks = 0;
+      stripped.undo = 0;
+      stripped.undo_blocks = {};
       batch->Put(GenerationKey(number), EncodeGeneration(stripped));
     }
   }
@@ -57,7 +58,8 @@ void EngineImpl::ForgetOldGenerations(const IdentityRecord& identity) {
   }
   for (Generation number : gone) catalog_.RemoveGeneration(number);
   for (GenerationRecord& record : stripped) {
-    record.undo = record.undo_blocks = 0;
+    record.undo = 0;
+    record.undo_blocks = {};
     catalog_.PutGeneration(std::move(record));
   }
   if (image_ != nullptr) image_->DropUndoBefore(oldest);

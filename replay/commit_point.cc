@@ -11,6 +11,43 @@
 #include "replay/engine_impl.h"
 
 namespace ext2cow {
+namespace {
+
+constexpr uint64_t kCopyBytes = 1 << 20;
+
+// Copies `blocks` of `view`, one after another, to the start of the layer.
+absl::Status CopyBlocks(const View& view, const BlockSet& blocks, Stack* layer) {
+  std::string buffer(kCopyBytes, '\0');
+  uint64_t filled = 0, written = 0;
+  const auto write = [&]() -> absl::Status {
+    absl::Status status = layer->Write(
+        kPhysicalSpace, written, buffer.data(), filled,
+        [](uint64_t, void*, size_t) {
+          return absl::InternalError("an undo block was written in part");
+        });
+    written += std::exchange(filled, 0);
+    return status;
+  };
+  absl::Status status;
+  blocks.ForEachRun([&](BlockRange run) {
+    uint64_t offset = run.first * kBlockSize;
+    while (status.ok() && offset < run.end() * kBlockSize) {
+      const uint64_t n = std::min(run.end() * kBlockSize - offset,
+                                  buffer.size() - filled);
+      // The last block may lie in the image but for its end.
+      const uint64_t in_image = std::min(n, view.size() - offset);
+      status = view.Read(offset, &buffer[filled], in_image);
+      std::fill_n(&buffer[filled + in_image], n - in_image, '\0');
+      offset += n;
+      filled += n;
+      if (status.ok() && filled == buffer.size()) status = write();
+    }
+  });
+  if (status.ok() && filled > 0) status = write();
+  return status;
+}
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
     const CommitRecord& record, GenerationRecord* generation) {
@@ -33,29 +70,10 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   auto undo = Stack::Open(store_.get(), {*layer}, {.start_sync_early = true});
   if (!undo.ok()) return undo.status();
   const View view(image_.get(), record.generation - 1);
-  std::string buffer;
-  const auto none = [](uint64_t, void*, size_t) {
-    return absl::InternalError("an undo block was written in part");
-  };
-  for (BlockRange run : blocks.Runs()) {
-    while (run.count > 0) {
-      const uint64_t n = std::min<uint64_t>(run.count, 256);
-      const uint64_t offset = run.first * kBlockSize;
-      buffer.assign(n * kBlockSize, '\0');
-      const size_t in_image =
-          std::min<uint64_t>(buffer.size(), view.size() - offset);
-      absl::Status s = view.Read(offset, buffer.data(), in_image);
-      if (s.ok()) {
-        s = (*undo)->Write(kPhysicalSpace, offset, buffer.data(), buffer.size(),
-                           none);
-      }
-      if (!s.ok()) return s;
-      run = {run.first + n, run.count - n};
-    }
-  }
+  if (absl::Status s = CopyBlocks(view, blocks, undo->get()); !s.ok()) return s;
   if (absl::Status s = (*undo)->Settle(); !s.ok()) return s;
   generation->undo = *layer;
-  generation->undo_blocks = blocks.Count();
+  generation->undo_blocks = std::move(blocks);
   return std::shared_ptr<Stack>(*std::move(undo));
 }
 
@@ -98,7 +116,10 @@ absl::Status EngineImpl::Publish(
   //   catalog says newest = g + 1
   //                                     opens g + 1, reads the device: g
   //   AddRedo(g + 1)
-  if (undo != nullptr) image_->PublishUndo(generation.number, std::move(undo));
+  if (undo != nullptr) {
+    image_->PublishUndo(generation.number, generation.undo_blocks,
+                        std::move(undo));
+  }
   image_->AddRedo(generation.number, std::move(redo));
   if (new_maps != nullptr) maps_->Advance(generation.number, *new_maps);
   catalog_.PutGeneration(generation);

@@ -93,7 +93,7 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
   generation.session = "revert";
   generation.time = absl::ToUnixSeconds(absl::Now());
   Generation target, newest;
-  std::vector<LayerId> undone;
+  BlockSet candidates;
   {
     absl::MutexLock lock(&mu_);
     auto found = FindPoint(point);
@@ -105,7 +105,7 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
     }
     catalog_.PinGeneration(target);
     for (const GenerationRecord* later : catalog_.Later(target)) {
-      undone.push_back(later->undo);
+      candidates.Union(later->undo_blocks);
       UnionInto(&generation.writes, later->writes);
       generation.freed.Union(later->allocated);
       // Back in use: a later revert past this one frees them again.
@@ -116,12 +116,6 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
   generation.number = newest + 1;
   generation.blocks = CountBlocks(generation.writes);
   generation.bytes = generation.blocks * kBlockSize;
-  BlockSet candidates;
-  for (LayerId layer : undone) {
-    auto changes = LayerChanges(store_.get(), layer);
-    if (!changes.ok()) return changes.status();
-    candidates.Union((*changes)[kPhysicalSpace].written);
-  }
   auto layer = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
   auto source = Stack::Open(store_.get(), {*layer}, {});

@@ -12,6 +12,7 @@ namespace ext2cow {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kGenerationVersion = 2;  // 1 had no undo set
 
 void PutLayers(RecordWriter* w, const std::vector<LayerId>& layers) {
   w->U32(static_cast<uint32_t>(layers.size()));
@@ -130,7 +131,7 @@ absl::StatusOr<SessionRecord> DecodeSession(std::string_view bytes) {
 }
 
 std::string EncodeGeneration(const GenerationRecord& record) {
-  RecordWriter w('G', kVersion);
+  RecordWriter w('G', kGenerationVersion);
   w.U64(record.number).U8(static_cast<uint8_t>(record.kind));
   w.U64(static_cast<uint64_t>(record.time)).Bytes(record.session);
   w.U64(record.blocks).U64(record.bytes);
@@ -139,8 +140,12 @@ std::string EncodeGeneration(const GenerationRecord& record) {
     w.U32(file.inode).Bytes(file.path).U64(file.blocks);
   }
   PutSets(&w, record.writes);
-  w.U64(record.undo).U64(record.undo_blocks).Bytes(record.freed.Encode());
-  w.Bytes(record.allocated.Encode()).U8(record.applied);
+  w.U64(record.undo);
+  for (const BlockSet* set :
+       {&record.undo_blocks, &record.freed, &record.allocated}) {
+    w.Bytes(set->Encode());
+  }
+  w.U8(record.applied);
   PutLayers(&w, record.source_layers);
   w.U32(record.redo_pieces);
   return w.Finish();
@@ -148,7 +153,8 @@ std::string EncodeGeneration(const GenerationRecord& record) {
 
 absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
   absl::StatusOr<RecordReader> r =
-      RecordReader::Open(bytes, 'G', kVersion, "a generation's record");
+      RecordReader::Open(bytes, 'G', kGenerationVersion,
+                         "a generation's record");
   if (!r.ok()) return r.status();
   GenerationRecord record;
   record.number = r->U64();
@@ -173,13 +179,12 @@ absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
   if (!writes.ok()) return writes.status();
   record.writes = *std::move(writes);
   record.undo = r->U64();
-  record.undo_blocks = r->U64();
-  absl::StatusOr<BlockSet> freed = BlockSet::Decode(r->Bytes());
-  if (!freed.ok()) return freed.status();
-  record.freed = *std::move(freed);
-  absl::StatusOr<BlockSet> allocated = BlockSet::Decode(r->Bytes());
-  if (!allocated.ok()) return allocated.status();
-  record.allocated = *std::move(allocated);
+  for (BlockSet* set :
+       {&record.undo_blocks, &record.freed, &record.allocated}) {
+    absl::StatusOr<BlockSet> stored = BlockSet::Decode(r->Bytes());
+    if (!stored.ok()) return stored.status();
+    *set = *std::move(stored);
+  }
   record.applied = r->U8() != 0;
   record.source_layers = GetLayers(&*r);
   record.redo_pieces = r->U32();

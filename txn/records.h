@@ -62,7 +62,7 @@ struct GenerationRecord {
   std::vector<File> files;
   BlockSets writes;
   LayerId undo = 0;  // 0: nothing was kept (nobody could read what was before)
-  uint64_t undo_blocks = 0;  // in the undo layer
+  BlockSet undo_blocks;  // physical; the undo layer holds them in this order
   // Physical blocks that it freed: they still belong to the generations before.
   BlockSet freed;
   // Physical blocks that it took into use.

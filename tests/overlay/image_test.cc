@@ -36,16 +36,20 @@ class ImageTest : public testing::Test {
     auto undo = Stack::Open(store_.get(), {*layer}, {});
     ASSERT_TRUE(undo.ok()) << undo.status();
     std::string old(kBlockSize, '\0');
+    BlockSet set;
+    uint64_t position = 0;
     for (uint64_t block : blocks) {
-      const uint64_t offset = block * kBlockSize;
-      ASSERT_TRUE(
-          image_.Read(generation - 1, offset, old.data(), kBlockSize).ok());
-      ASSERT_TRUE((*undo)
-                      ->Write(kPhysicalSpace, offset, old.data(), kBlockSize,
-                              NothingBelow)
+      ASSERT_TRUE(image_
+                      .Read(generation - 1, block * kBlockSize, old.data(),
+                            kBlockSize)
                       .ok());
+      ASSERT_TRUE((*undo)
+                      ->Write(kPhysicalSpace, position++ * kBlockSize,
+                              old.data(), kBlockSize, NothingBelow)
+                      .ok());
+      set.Add(block);
     }
-    image_.PublishUndo(generation, *std::move(undo));
+    image_.PublishUndo(generation, set, *std::move(undo));
     const std::string bytes(kBlockSize, value);
     for (uint64_t block : blocks) {
       ASSERT_TRUE(
@@ -77,6 +81,22 @@ TEST_F(ImageTest, EachGenerationReadsItsOwnBytes) {
   EXPECT_EQ(Picture(1, 0, 5), "0aa00");
   EXPECT_EQ(Picture(2, 0, 5), "0abb0");
   EXPECT_EQ(Picture(3, 0, 5), "0cbb0");
+}
+
+TEST_F(ImageTest, UndoBlocksAreFoundWhereverTheyLie) {
+  Commit(1, {3, 62, 63, 64, 130}, 'a');
+  Commit(2, {0, 63, 64, 65, 131, 132}, 'b');
+  Commit(3, {3, 63, 131, 255}, 'c');
+  EXPECT_EQ(Picture(0, 0, kBlocks), std::string(kBlocks, '0'));
+  EXPECT_EQ(Picture(1, 60, 8), "00aaa000");
+  EXPECT_EQ(Picture(2, 60, 8), "00abbb00");
+  EXPECT_EQ(Picture(3, 60, 8), "00acbb00");
+  EXPECT_EQ(Picture(2, 128, 6), "00abb0");
+  EXPECT_EQ(Picture(2, 0, 5), "b00a0");
+  std::string part(8, '\0');  // across the middle of two blocks of an undo layer
+  ASSERT_TRUE(
+      image_.Read(1, 64 * kBlockSize - 4, part.data(), part.size()).ok());
+  EXPECT_EQ(part, "aaaaaaaa");
 }
 
 TEST_F(ImageTest, OldGenerationsGoWithTheirUndo) {

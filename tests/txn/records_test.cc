@@ -50,7 +50,7 @@ TEST(RecordsTest, AGenerationComesBackWhole) {
   record.files = {{12, "/disk.img", 3}};
   record.writes[12].AddRange({0, 3});
   record.undo = 44;
-  record.undo_blocks = 17;
+  record.undo_blocks.AddRange({17, 4});
   record.freed.AddRange({1u << 20, 77});
   record.source_layers = {1, 2};
   record.redo_pieces = 2;
@@ -58,6 +58,7 @@ TEST(RecordsTest, AGenerationComesBackWhole) {
   auto back = DecodeGeneration(bytes);
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(EncodeGeneration(*back), bytes);
+  EXPECT_EQ(back->undo_blocks, record.undo_blocks);
   EXPECT_EQ(back->freed.Count(), 77u);
   EXPECT_FALSE(back->applied);
 }
