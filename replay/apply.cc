@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "ext2fs/ext2_fs.h"
 #include "ext2fs/ext2fs.h"
+#include "replay/background_flush.h"
 #include "replay/commit_record.h"
 #include "replay/image_check.h"
 
@@ -171,7 +172,9 @@ absl::Status Apply(Device* device, const CommitRecords& records,
   for (const auto& record : records) total += record->Bytes();
   bool told = false;
   absl::Time next = absl::Now() + kProgressEvery;
+  BackgroundFlush flush(device);
   const auto wrote = [&](uint64_t bytes) {
+    flush.Wrote(bytes);
     done += bytes;
     if (!progress || (!(told && done == total) && absl::Now() < next)) return;
     told = true;
@@ -190,6 +193,7 @@ absl::Status Apply(Device* device, const CommitRecords& records,
       wrote(bytes.size());
     }
   }
+  if (status.ok()) status = flush.Finish();
   if (status.ok()) status = device->Flush();
   if (status.ok()) put(records.back()->superblock_after);
   return status;
