@@ -20,7 +20,9 @@ absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
   absl::MutexLock lock(&mu_);
   SessionRecord record = RecordOf(*session);
   record.layers.push_back(*layer);
-  absl::Status status = SaveSession(std::move(record), /*sync=*/false);
+  // A flush takes a session that is persisted for durable.
+  absl::Status status =
+      SaveSession(std::move(record), /*sync=*/!session->persisted);
   if (!status.ok()) return status;
   session->persisted = true;
   session->stack->Push(*layer);
