@@ -70,9 +70,9 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   auto undo = Stack::Open(store_.get(), {*layer}, {.start_sync_early = true});
   if (!undo.ok()) return undo.status();
   const View view(image_.get(), record.generation - 1);
+  generation->undo = *layer;
   if (absl::Status s = CopyBlocks(view, blocks, undo->get()); !s.ok()) return s;
   if (absl::Status s = (*undo)->Settle(); !s.ok()) return s;
-  generation->undo = *layer;
   generation->undo_blocks = std::move(blocks);
   return std::shared_ptr<Stack>(*std::move(undo));
 }
@@ -148,6 +148,9 @@ absl::Status EngineImpl::Record(
     absl::MutexLock lock(&mu_);
     pins_held_ = false;
   });
+  auto free_undo = absl::MakeCleanup([&] {
+    if (generation->undo != 0) FreeUnnamed(generation->undo);
+  });
   auto undo = WriteUndo(*record, generation);
   if (!undo.ok()) return undo.status();
   rocksdb::WriteBatch batch;
@@ -165,6 +168,7 @@ absl::Status EngineImpl::Record(
   absl::Status status =
       Publish(session, *generation, record, *std::move(undo), new_maps, &batch);
   if (!status.ok()) return status;
+  std::move(free_undo).Cancel();
   SyncPoint("commit:named");
   pending_.push_back(std::move(record));
   if (session != nullptr) {

@@ -134,6 +134,8 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Hands what nothing names any more to the reclaimer.
   void Reclaim();
+  // The same with a layer that nothing ever named: what it was made for failed.
+  void FreeUnnamed(LayerId layer);
   void Repin(Session* session, Generation generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The record of a session that nobody uses (any more, with `force`); while the

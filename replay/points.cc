@@ -118,6 +118,7 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
   generation.bytes = generation.blocks * kBlockSize;
   auto layer = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
+  auto free_source = absl::MakeCleanup([&] { FreeUnnamed(*layer); });
   auto source = Stack::Open(store_.get(), {*layer}, {});
   if (!source.ok()) return source.status();
   auto record = std::make_shared<CommitRecord>();
@@ -137,6 +138,7 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
   generation.source_layers = {*layer};
   status = Record(nullptr, &generation, record, nullptr);
   if (!status.ok()) return status;
+  std::move(free_source).Cancel();
   if (absl::Status s = ApplyPending(progress); !s.ok()) {
     return NotApplied(absl::StrCat("the revert to ", point), generation.number,
                       s);

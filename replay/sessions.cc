@@ -305,6 +305,14 @@ absl::Status EngineImpl::Detach(const std::shared_ptr<Session>& session) {
   return status;
 }
 
+void EngineImpl::FreeUnnamed(LayerId layer) {
+  {
+    absl::MutexLock lock(&mu_);
+    catalog_.AddFreed({layer});
+  }
+  Reclaim();
+}
+
 void EngineImpl::Reclaim() {
   absl::MutexLock lock(&mu_);
   const std::vector<LayerId> freed = catalog_.TakeFreed();

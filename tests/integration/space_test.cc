@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <cerrno>
 
@@ -41,21 +42,52 @@ class SpaceTest : public ServerTest {
   }
 };
 
-class FullDiskTest : public SpaceTest,
-                     public testing::WithParamInterface<uint64_t> {
+// The store has a disk of its own.
+class SmallDiskTest : public SpaceTest {
  protected:
-  void SetUp() override {
-    SpaceTest::SetUp();
+  void Mount(const std::string& size) {
     ASSERT_EQ(mkdir(store_.c_str(), 0700), 0);
-    RunOk({"mount", "-t", "tmpfs", "-o", "size=96M,mode=0700", "none", store_});
+    RunOk({"mount", "-t", "tmpfs", "-o", "size=" + size + ",mode=0700", "none",
+           store_});
   }
   void TearDown() override {
     server_.reset();
     RunOk({"umount", store_});
   }
+  uint64_t Free() const {
+    struct statvfs state;
+    EXPECT_EQ(statvfs(store_.c_str(), &state), 0);
+    return state.f_bavail * state.f_frsize;
+  }
 };
 
+TEST_F(SmallDiskTest, ACommitWithoutRoomForItsUndoGivesBackWhatItTook) {
+  ImageSpec spec;
+  spec.size = "160M";
+  spec.files = {{kDisk, RandomBytes(1, 100 * kMiB)}};
+  MakeImage(spec);
+  Mount("160M");
+  Start({"ext2cow-cache=16M"});
+  NbdClient client = Connect("s");
+  for (uint64_t at = 0; at < 60; ++at) {
+    ASSERT_EQ(client.Write(at * kMiB, RandomBytes(2, kMiB)), 0);
+  }
+  ASSERT_EQ(client.Flush(), 0);
+  ASSERT_EQ(Tool({"tag", "kept"}).status, 0);
+  const uint64_t before = Free();
+  const ProcessResult result = Commit({"s"});
+  EXPECT_EQ(result.status, 1) << result.out;
+  EXPECT_THAT(result.err, HasSubstr("full"));
+  ASSERT_EQ(Tool({"gc"}).status, 0);
+  EXPECT_GE(Free() + 8 * kMiB, before);
+  EXPECT_EQ(client.Read(kMiB, kMiB), RandomBytes(2, kMiB));
+}
+
+class FullDiskTest : public SmallDiskTest,
+                     public testing::WithParamInterface<uint64_t> {};
+
 TEST_P(FullDiskTest, AnswersTheWriteAndNeverAFlush) {
+  Mount("96M");
   Start({"ext2cow-cache=16M"});
   NbdClient other = Connect("other"), client = Connect("s");
   ASSERT_EQ(other.Write(0, "before"), 0);
