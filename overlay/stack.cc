@@ -238,6 +238,10 @@ std::vector<LayerId> StackImpl::layers() const {
   return state_.layers();
 }
 
+void StackImpl::CloseFiles() {
+  for (const LayerId layer : layers()) files_.Forget(layer);
+}
+
 LayerId StackImpl::newest() const {
   absl::ReaderMutexLock lock(&mu_);
   return state_.newest();

@@ -119,6 +119,9 @@ class Stack {
   virtual void DropOldest(size_t keep) = 0;
   virtual std::vector<LayerId> layers() const = 0;
 
+  // Closes the data files that are synced; reads open them again.
+  virtual void CloseFiles() = 0;
+
   virtual uint64_t torn_blocks() const = 0;
 };
 

@@ -46,6 +46,14 @@ absl::Status CheckDirectory(const std::string& directory,
   return absl::OkStatus();
 }
 
+// Makes the name of a new directory durable, where its parent may be read.
+void SyncParent(const std::string& directory) {
+  const int fd = open((directory + "/..").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  fsync(fd);
+  close(fd);
+}
+
 std::string Holder(int fd) {
   char text[32] = {};
   const ssize_t n = pread(fd, text, sizeof text - 1, 0);
@@ -57,8 +65,12 @@ std::string Holder(int fd) {
 
 absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
     const std::string& directory, bool create, std::optional<uid_t> owner) {
-  if (create && mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
-    return Error(errno, "make store", directory);
+  if (create) {
+    if (mkdir(directory.c_str(), 0700) == 0) {
+      SyncParent(directory);
+    } else if (errno != EEXIST) {
+      return Error(errno, "make store", directory);
+    }
   }
   absl::Status status = CheckDirectory(directory, owner);
   if (!status.ok()) return status;
@@ -100,9 +112,12 @@ absl::Status StoreLock::ChangeOwner(uid_t uid, gid_t gid) const {
     if (lchown(path.c_str(), uid, gid) == 0) return absl::OkStatus();
     return Error(errno, "change the owner of", path);
   };
-  absl::Status status = give(directory_);
+  // A store may be named by a symbolic link.
   std::error_code error;
-  std::filesystem::recursive_directory_iterator it(directory_, error), end;
+  const auto directory = std::filesystem::canonical(directory_, error);
+  if (error) return Error(error.value(), "find", directory_);
+  absl::Status status = give(directory.string());
+  std::filesystem::recursive_directory_iterator it(directory, error), end;
   while (status.ok() && !error && it != end) {
     status = give(it->path().string());
     it.increment(error);

@@ -73,6 +73,7 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   generation->undo = *layer;
   if (absl::Status s = CopyBlocks(view, blocks, undo->get()); !s.ok()) return s;
   if (absl::Status s = (*undo)->Settle(); !s.ok()) return s;
+  (*undo)->CloseFiles();  // there may be thousands, seldom read
   generation->undo_blocks = std::move(blocks);
   return std::shared_ptr<Stack>(*std::move(undo));
 }
