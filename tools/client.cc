@@ -161,7 +161,7 @@ absl::StatusOr<nlohmann::json> Client::Run(const std::string& method,
 }
 
 int RunAndPrint(const std::string& program, const CommonOptions& options,
-                const std::string& method, const nlohmann::json& params) {
+                const std::string& method, const nlohmann::json& params) try {
   const auto fail = [&](const absl::Status& status) {
     std::cerr << program << ": " << std::string(status.message()) << "\n";
     return status.code() == absl::StatusCode::kInvalidArgument ? kUsage
@@ -196,6 +196,10 @@ int RunAndPrint(const std::string& program, const CommonOptions& options,
   const std::string word = result->value("result", "");
   if (word == "conflict") return kConflict;
   return word == "damaged" ? kFailed : kDone;
+} catch (const nlohmann::json::exception&) {
+  std::cerr << program << ": the server's answer to " << method
+            << " is not understood: is it another version?\n";
+  return kFailed;
 }
 
 }  // namespace ext2cow
