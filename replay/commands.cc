@@ -160,6 +160,7 @@ absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
   record->changed_bytes = it->changed_bytes;
   record->reads = it->reads;
   record->marked.clear();
+  record->last_used = Now();
   record->snapshots.erase(it + 1, record->snapshots.end());
   absl::MutexLock lock(&mu_);
   if (absl::Status s = SaveSession(*record, /*sync=*/true); !s.ok()) return s;

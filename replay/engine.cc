@@ -208,7 +208,7 @@ void EngineImpl::ExpireSessions() {
     std::vector<std::string> expired;
     for (const auto& [name, record] : catalog_.sessions()) {
       if (record.from_connection && record.last_used < before &&
-          !live_.contains(name)) {
+          !live_.contains(name) && !taken_.contains(name)) {
         expired.push_back(name);
       }
     }

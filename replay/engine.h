@@ -40,6 +40,9 @@ struct EngineOptions {
   bool serving = true;
   // Only to look: what a crash left is neither finished nor removed.
   bool inspect = false;
+  // Whether the server is about to stop and closes connections for that; may be
+  // true before Shutdown is called. Any thread; null: never.
+  std::function<bool()> stopping;
   // One line, no newline; any thread. Never null in a server.
   std::function<void(const std::string& line)> log;
   // Where tests put the store on files of their own; null: the real ones.

@@ -121,6 +121,8 @@ class EngineImpl : public Engine {
   // The last user has gone, or the server stops.
   absl::Status Unload(Session* session);
   void Disconnected(const std::shared_ptr<Session>& session);
+  // Connections that close now close because the server stops.
+  bool IsStopping() const;
   absl::Status EnsurePersisted(Session* session)
       ABSL_SHARED_LOCKS_REQUIRED(session->gate);
   SessionRecord RecordOf(const Session& session)

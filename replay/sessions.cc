@@ -53,6 +53,8 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     if (stopping_) return absl::CancelledError("the server is stopping");
     if (const auto live = live_.find(name); live != live_.end()) {
       Session::Life& life = live->second->life;
+      // It may just have been given up by the one who left last.
+      if (user == User::kConnection) life.anonymous = false;
       ++life.users;
       ++(connection ? life.connections : life.commands);
       life.was_connected |= connection;
@@ -220,7 +222,8 @@ absl::Status EngineImpl::Unload(Session* session) {
     absl::MutexLock lock(&mu_);
     const SessionRecord* known = catalog_.FindSession(session->name());
     anonymous = session->life.anonymous;
-    keep_nothing = anonymous && !(stopping_ && session->written &&
+    keep_nothing = anonymous && !((stopping_ || session->life.cut_by_stop) &&
+                                  session->written &&
                                   options_.on_disconnect ==
                                       OnDisconnect::kCommit);
     const bool ever_written =
@@ -369,8 +372,25 @@ void EngineImpl::Leave(const std::shared_ptr<Session>& session) {
     last = --session->life.connections == 0 && !session->detached;
   }
   SyncPoint("leave:left");
-  if (last && session->written) Disconnected(session);
+  if (last && session->written &&
+      options_.on_disconnect != OnDisconnect::kKeep) {
+    if (!IsStopping()) {
+      Disconnected(session);
+    } else {
+      absl::MutexLock lock(&mu_);
+      session->life.cut_by_stop = true;
+    }
+  }
+  SyncPoint("leave:judged");
   LetGo(session, /*command=*/false);
+}
+
+bool EngineImpl::IsStopping() const {
+  {
+    absl::MutexLock lock(&mu_);
+    if (stopping_) return true;
+  }
+  return options_.stopping && options_.stopping();
 }
 
 // The policy for a session whose last connection has closed and that was written.
@@ -380,7 +400,6 @@ void EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
     if (session->life.connections == 0) session->life.anonymous = true;
     return;
   }
-  if (options_.on_disconnect != OnDisconnect::kCommit) return;
   CommitRequest request;
   request.session = session->name();
   request.isolation = options_.isolation;

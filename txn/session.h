@@ -97,6 +97,7 @@ class Session {
     bool was_connected = false;  // since it was loaded
     int commands = 0;      // in these nobody takes the session away
     bool busy = true;      // being loaded or unloaded: wait
+    bool cut_by_stop = false;  // its last connection closed as the server stops
     uint64_t changed_bytes = 0;  // while it is busy
     bool anonymous = false;
     bool from_connection = false;

@@ -256,6 +256,49 @@ TEST_F(SessionRacesTest, DrainOfASessionThatIsRemoved) {
   EXPECT_FALSE(Exists("s"));
 }
 
+// nbdkit ends the connections itself, before or after it tells that it stops.
+TEST_F(SessionRacesTest, AStopIsNoDisconnect) {
+  for (const OnDisconnect policy :
+       {OnDisconnect::kDiscard, OnDisconnect::kCommit}) {
+    EngineOptions options;
+    options.on_disconnect = policy;
+    options.stopping = [] { return true; };
+    Open(options);
+    auto session = Connect("s");
+    Write(session.get(), 1, 'a');
+    EXPECT_TRUE(session->Flush().ok());
+    session->Close();
+    EXPECT_TRUE(Exists("s"));
+    EXPECT_EQ(Newest(), 0u);
+  }
+}
+
+//   one                               another
+//   leaves, its session is given up
+//                                     joins it, writes, flushes
+//   lets go of it
+TEST_F(SessionRacesTest, WhoJoinsASessionThatIsGivenUpKeepsIt) {
+  EngineOptions options;
+  options.on_disconnect = OnDisconnect::kDiscard;
+  Open(options);
+  auto one = Connect("s");
+  Write(one.get(), 1, 'a');
+  Stop* const judged = points_.At("leave:judged");
+  Actor leave(&points_, [&] { one->Close(); });
+  judged->Await();
+  auto another = Connect("s");
+  judged->Go();
+  leave.Join();
+  Write(another.get(), 2, 'b');
+  EXPECT_TRUE(another->Flush().ok());
+  SimDisk::Files left = AfterPowerCut();
+  another->Close();
+  world_->Shutdown();
+  OpenOn(std::move(left));
+  EXPECT_TRUE(Exists("s"));
+  EXPECT_EQ(ReadIn("s", 2), 'b');
+}
+
 // A command that is about to end is no connection that had to be closed.
 TEST_F(SessionRacesTest, RmWaitsForACommandOfASessionNobodyUses) {
   Open();
