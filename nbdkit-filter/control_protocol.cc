@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "nbdkit-filter/control_protocol.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -119,6 +120,14 @@ absl::Status ControlStream::WriteLine(const std::string& line) {
     done += static_cast<size_t>(n);
   }
   return absl::OkStatus();
+}
+
+void ControlStream::TryWriteLine(const std::string& line) {
+  // A socket that poll calls writable has room for more than a short line.
+  pollfd room = {fd_, POLLOUT, 0};
+  if (poll(&room, 1, 0) == 1 && room.revents == POLLOUT) {
+    WriteLine(line).IgnoreError();
+  }
 }
 
 std::string FormatRequest(uint64_t id, const std::string& method,

@@ -30,6 +30,8 @@ class ControlStream {
   // two lines; kResourceExhausted: longer than `limit`.
   absl::StatusOr<std::string> ReadLine(size_t limit);
   absl::Status WriteLine(const std::string& line);
+  // A line that may as well get lost: written only when it need not wait.
+  void TryWriteLine(const std::string& line);
   int fd() const { return fd_; }
 
  private:

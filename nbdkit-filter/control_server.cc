@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "nbdkit-filter/control_protocol.h"
@@ -22,6 +23,15 @@ namespace {
 absl::Status Failed(const std::string& path) {
   return absl::UnavailableError(
       absl::StrCat("control socket ", path, ": ", std::strerror(errno)));
+}
+
+bool SomebodyListens(const sockaddr_un& address) {
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  const bool listens = connect(fd, reinterpret_cast<const sockaddr*>(&address),
+                               sizeof(address)) == 0;
+  close(fd);
+  return listens;
 }
 
 bool MayConnect(int fd) {
@@ -35,21 +45,30 @@ bool MayConnect(int fd) {
 
 ControlServer::~ControlServer() { Stop(); }
 
+absl::Status ControlServer::CheckPath(const std::string& path) {
+  constexpr size_t kLongest = sizeof(sockaddr_un::sun_path) - 1;
+  if (path.size() <= kLongest) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "control socket ", path, ": the path is longer than ", kLongest,
+      " bytes; ext2cow-control=PATH names another place"));
+}
+
 absl::Status ControlServer::Start(const std::string& path) {
+  if (absl::Status s = CheckPath(path); !s.ok()) return s;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "control socket ", path, ": the path is longer than ",
-        sizeof(address.sun_path) - 1,
-        " bytes; ext2cow-control=PATH names another place"));
-  }
   std::memcpy(address.sun_path, path.data(), path.size());
   struct stat there;
   if (lstat(path.c_str(), &there) == 0) {
     if (!S_ISSOCK(there.st_mode)) {
       return absl::AlreadyExistsError(
           absl::StrCat("control socket ", path, ": a file is there already"));
+    }
+    if (SomebodyListens(address)) {
+      return absl::AlreadyExistsError(absl::StrCat(
+          "control socket ", path,
+          ": another server listens there; ext2cow-control=PATH names another "
+          "place"));
     }
     unlink(path.c_str());
   }
@@ -80,7 +99,10 @@ void ControlServer::ReapLocked() {
 void ControlServer::Listen() {
   for (;;) {
     pollfd wait[] = {{listener_, POLLIN, 0}, {wake_[0], POLLIN, 0}};
-    if (poll(wait, 2, -1) < 0 && errno != EINTR) return;
+    if (poll(wait, 2, -1) < 0) {
+      if (errno == EINTR) continue;
+      return;
+    }
     if (wait[1].revents != 0) return;
     const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (fd < 0) continue;
@@ -99,12 +121,21 @@ void ControlServer::Listen() {
       close(fd);
       continue;
     }
-    const timeval patience{kIdleSeconds, 0};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-    Client& client = clients_.emplace_back();
-    client.fd = fd;
+    Welcome(fd);
+  }
+}
+
+void ControlServer::Welcome(int fd) {
+  const timeval idle{kIdleSeconds, 0}, send{kSendSeconds, 0};
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof(idle));
+  setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &send, sizeof(send));
+  Client& client = clients_.emplace_back();
+  client.fd = fd;
+  try {
     client.thread = std::thread([this, &client] { Serve(&client); });
+  } catch (const std::system_error&) {  // the system has no more threads
+    clients_.pop_back();
+    close(fd);
   }
 }
 
@@ -134,7 +165,7 @@ void ControlServer::Serve(Client* client) {
       const auto result = engine_->Execute(
           request->method, request->params,
           [&](uint64_t done, uint64_t total) {
-            (void)stream.WriteLine(FormatProgress(request->id, done, total));
+            stream.TryWriteLine(FormatProgress(request->id, done, total));
           });
       if (request->id.is_null()) continue;
       const std::string answer =

@@ -21,6 +21,7 @@ class ControlServer {
  public:
   static constexpr size_t kMaxClients = 64;
   static constexpr int kIdleSeconds = 60;
+  static constexpr int kSendSeconds = 10;  // a client that does not read
 
   // `engine` outlives the server.
   explicit ControlServer(Engine* engine) : engine_(engine) {}
@@ -28,8 +29,10 @@ class ControlServer {
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
-  // Listens at `path`; what a crashed server left there is replaced (the store's
-  // lock is held, so nobody else can be listening).
+  // Whether a socket may have this path: it must be short.
+  static absl::Status CheckPath(const std::string& path);
+  // Listens at `path`; what a crashed server left there is replaced. Refused while
+  // another server listens there.
   absl::Status Start(const std::string& path);
   // Takes no more requests and waits for those in progress. Idempotent.
   void Stop();
@@ -41,6 +44,7 @@ class ControlServer {
   };
 
   void Listen();
+  void Welcome(int fd) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Serve(Client* client);
   void ReapLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

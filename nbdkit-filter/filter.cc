@@ -14,6 +14,7 @@
 #include <malloc.h>
 #include <nbdkit-filter.h>
 #include <pwd.h>
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "absl/strings/numbers.h"
@@ -60,6 +62,12 @@ Server* server() {
 // lock for all; the tests' own programs keep that.
 void Load() {
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  // Every layer with data in a file may need a descriptor.
+  rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+  }
   // nbdkit has 16 threads for each client, and glibc up to 8 arenas for each CPU
   // to spread them over, which all keep what was freed in them: with 256 clients
   // on 2 CPUs 310 to 390 MiB more than nbdkit's file plugin, with so many 286.
@@ -129,6 +137,19 @@ absl::Status MakeTemporaryStore() {
   return absl::OkStatus();
 }
 
+void RemoveTemporaryStore() {
+  if (server()->temporary_store.empty()) return;
+  std::error_code ignored;
+  std::filesystem::remove_all(server()->temporary_store, ignored);
+}
+
+// A start that fails leaves nothing behind; nbdkit calls no .cleanup then.
+int FailStart(const absl::Status& status) {
+  server()->engine.reset();
+  RemoveTemporaryStore();
+  return Fail(status);
+}
+
 // The user and group that nbdkit is about to change to.
 struct Owner {
   uid_t user = geteuid();
@@ -159,25 +180,37 @@ int GetReady(int thread_model) {
   Server* const s = server();
   s->serialize = thread_model < NBDKIT_THREAD_MODEL_PARALLEL;
   if (s->parameters.store.empty()) {
-    if (absl::Status made = MakeTemporaryStore(); !made.ok()) return Fail(made);
+    if (absl::Status made = MakeTemporaryStore(); !made.ok()) return FailStart(made);
   }
   auto options = ThisServerOptions();
-  if (!options.ok()) return Fail(options.status());
+  if (!options.ok()) return FailStart(options.status());
   s->parameters.engine.read_only = options->read_only;
   auto owner = FutureOwner(*options);
-  if (!owner.ok()) return Fail(owner.status());
+  if (!owner.ok()) return FailStart(owner.status());
   auto lock = StoreLock::Acquire(s->parameters.store, /*create=*/true,
                                  owner->user);
-  if (!lock.ok()) return Fail(lock.status());
+  if (!lock.ok()) return FailStart(lock.status());
   s->lock = *std::move(lock);
   if (!options->user.empty() || !options->group.empty()) {
     absl::Status given = s->lock->ChangeOwner(owner->user, owner->group);
-    if (!given.ok()) return Fail(given);
+    if (!given.ok()) return FailStart(given);
   }
   if (s->parameters.control.empty()) {
     s->parameters.control = s->parameters.store + "/control.sock";
   }
-  return 0;
+  absl::Status path = ControlServer::CheckPath(s->parameters.control);
+  return path.ok() ? 0 : FailStart(path);
+}
+
+// nbdkit closes connections when it stops, and tells it to nobody but a thread that
+// sleeps. One of its own, for a connection's also wakes when the client is gone.
+bool IsStopping() {
+  bool stopping = true;  // keeps sessions, if in doubt
+  try {
+    std::thread([&] { stopping = nbdkit_nanosleep(0, 1) == -1; }).join();
+  } catch (const std::system_error&) {
+  }
+  return stopping;
 }
 
 // Blocks until the server stops, then lets go of every session at once: nbdkit
@@ -191,26 +224,27 @@ void WaitForShutdown() {
 
 int AfterFork(nbdkit_backend* backend) {
   Server* const s = server();
-  if (absl::Status pid = s->lock->RecordPid(); !pid.ok()) return Fail(pid);
+  if (absl::Status pid = s->lock->RecordPid(); !pid.ok()) return FailStart(pid);
   auto device = NextDevice::Open(backend, s->parameters.engine.read_only,
                                  s->serialize);
-  if (!device.ok()) return Fail(device.status());
+  if (!device.ok()) return FailStart(device.status());
   s->device = *std::move(device);
+  s->parameters.engine.stopping = IsStopping;
   s->parameters.engine.log = [](const std::string& line) {
     nbdkit_error("ext2cow: %s", line.c_str());
   };
   auto engine = Engine::Open(std::move(s->lock), s->device.get(),
                              s->parameters.engine);
-  if (!engine.ok()) return Fail(engine.status());
+  if (!engine.ok()) return FailStart(engine.status());
   s->engine = *std::move(engine);
   if (!s->parameters.rules.file.empty()) {
     absl::Status found = s->engine->CheckFile(s->parameters.rules.file);
-    if (!found.ok()) return Fail(found);
+    if (!found.ok()) return FailStart(found);
   }
   s->control = std::make_unique<ControlServer>(s->engine.get());
   if (s->parameters.control != "none") {
     absl::Status started = s->control->Start(s->parameters.control);
-    if (!started.ok()) return Fail(started);
+    if (!started.ok()) return FailStart(started);
   }
   s->shutdown = std::thread(WaitForShutdown);
   return 0;
@@ -218,22 +252,22 @@ int AfterFork(nbdkit_backend* backend) {
 
 void Cleanup(nbdkit_backend*) {
   Server* const s = server();
+  nbdkit_shutdown();  // with -s it was the only client that ended the server
   if (s->shutdown.joinable()) s->shutdown.join();
   s->control.reset();
   s->engine.reset();
   s->device.reset();
-  if (!s->temporary_store.empty()) {
-    std::error_code ignored;
-    std::filesystem::remove_all(s->temporary_store, ignored);
-  }
+  RemoveTemporaryStore();
 }
 
 int ListExports(nbdkit_next_list_exports*, nbdkit_backend*, int, int,
                 nbdkit_exports* exports) {
   constexpr size_t kMaxExports = 9999;
+  constexpr size_t kMaxExportName = 4096;  // of NBD's strings
   size_t count = 0;
   for (const ExportListing& listing :
        server()->engine->ListExports(server()->parameters.rules.file)) {
+    if (listing.name.size() > kMaxExportName) continue;
     if (++count > kMaxExports) break;
     if (nbdkit_add_export(exports, listing.name.c_str(),
                           listing.description.c_str()) == -1) {

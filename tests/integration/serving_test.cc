@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -245,6 +246,33 @@ TEST_F(ServingTest, DeadClientIsCutOffByForce) {
   EXPECT_EQ(dead.TryRead(0, 4), ESHUTDOWN);
   EXPECT_EQ(dead.Flush(), ESHUTDOWN);
   EXPECT_EQ(Connect("s").ReadAll(), original_);
+}
+
+TEST_F(ServingTest, AStartThatFailsLeavesNoTemporaryStore) {
+  const std::string base = dir_ / "tmp";
+  ASSERT_EQ(mkdir(base.c_str(), 0700), 0);
+  ServerOptions options = Options();
+  std::erase_if(options.parameters, [](const std::string& parameter) {
+    return parameter.starts_with("ext2cow-store=") ||
+           parameter.starts_with("ext2file=");
+  });
+  options.parameters.push_back("ext2file=/not/there");
+  options.process.environment = {"TMPDIR=" + base};
+  StartRefused(options);
+  EXPECT_TRUE(std::filesystem::is_empty(base));
+}
+
+TEST_F(ServingTest, TwoServersDoNotShareAControlSocket) {
+  Start();
+  ServerOptions options = Options();
+  for (std::string& parameter : options.parameters) {
+    if (parameter.starts_with("ext2cow-store=")) parameter += "-2";
+  }
+  options.parameters.push_back("ext2cow-control=" + store_ + "/control.sock");
+  options.directory = dir_ / "second";
+  ASSERT_EQ(mkdir(options.directory.c_str(), 0700), 0);
+  EXPECT_THAT(StartRefused(options), HasSubstr("another server listens there"));
+  EXPECT_EQ(Tool({"ls"}).status, 0);
 }
 
 }  // namespace
