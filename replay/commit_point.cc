@@ -17,7 +17,7 @@ constexpr uint64_t kCopyBytes = 1 << 20;
 
 // Copies `blocks` of `view`, one after another, to the start of the layer.
 absl::Status CopyBlocks(const View& view, const BlockSet& blocks, Stack* layer) {
-  std::string buffer(kCopyBytes, '\0');
+  std::string buffer(std::min(kCopyBytes, blocks.Count() * kBlockSize), '\0');
   uint64_t filled = 0, written = 0;
   const auto write = [&]() -> absl::Status {
     absl::Status status = layer->Write(
