@@ -25,6 +25,11 @@ namespace {
 
 int64_t Now() { return absl::ToUnixSeconds(absl::Now()); }
 
+// A session's share of ext2cow-cache for its write cache.
+uint64_t WriteCacheBytes(uint64_t cache_bytes) {
+  return std::clamp<uint64_t>(cache_bytes / 32, 1 << 20, 8 << 20);
+}
+
 }  // namespace
 
 void EngineImpl::Repin(Session* session, Generation generation) {
@@ -115,6 +120,7 @@ absl::Status EngineImpl::Load(Session* session, const SessionRecord& record) {
   Stack::Options options;
   options.unclean = !record.marked.empty();
   options.budget = &session->budget;
+  options.write_cache_bytes = WriteCacheBytes(options_.cache_bytes);
   auto stack = Stack::Open(store_.get(), layers, options);
   if (!stack.ok()) return stack.status();
   if ((*stack)->torn_blocks() > 0 && options_.log) {
