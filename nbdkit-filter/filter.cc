@@ -144,7 +144,8 @@ void RemoveTemporaryStore() {
 }
 
 // A start that fails leaves nothing behind; nbdkit calls no .cleanup then.
-int FailStart(const absl::Status& status) {
+int Started(const absl::Status& status) {
+  if (status.ok()) return 0;
   server()->engine.reset();
   RemoveTemporaryStore();
   return Fail(status);
@@ -176,31 +177,32 @@ absl::StatusOr<Owner> FutureOwner(const ServerOptions& options) {
   return owner;
 }
 
-int GetReady(int thread_model) {
+absl::Status BeReady(int thread_model) {
   Server* const s = server();
   s->serialize = thread_model < NBDKIT_THREAD_MODEL_PARALLEL;
   if (s->parameters.store.empty()) {
-    if (absl::Status made = MakeTemporaryStore(); !made.ok()) return FailStart(made);
+    if (absl::Status made = MakeTemporaryStore(); !made.ok()) return made;
   }
   auto options = ThisServerOptions();
-  if (!options.ok()) return FailStart(options.status());
+  if (!options.ok()) return options.status();
   s->parameters.engine.read_only = options->read_only;
   auto owner = FutureOwner(*options);
-  if (!owner.ok()) return FailStart(owner.status());
+  if (!owner.ok()) return owner.status();
   auto lock = StoreLock::Acquire(s->parameters.store, /*create=*/true,
                                  owner->user);
-  if (!lock.ok()) return FailStart(lock.status());
+  if (!lock.ok()) return lock.status();
   s->lock = *std::move(lock);
   if (!options->user.empty() || !options->group.empty()) {
     absl::Status given = s->lock->ChangeOwner(owner->user, owner->group);
-    if (!given.ok()) return FailStart(given);
+    if (!given.ok()) return given;
   }
   if (s->parameters.control.empty()) {
     s->parameters.control = s->parameters.store + "/control.sock";
   }
-  absl::Status path = ControlServer::CheckPath(s->parameters.control);
-  return path.ok() ? 0 : FailStart(path);
+  return ControlServer::CheckPath(s->parameters.control);
 }
+
+int GetReady(int thread_model) { return Started(BeReady(thread_model)); }
 
 // nbdkit closes connections when it stops, and tells it to nobody but a thread that
 // sleeps. One of its own, for a connection's also wakes when the client is gone.
@@ -222,12 +224,12 @@ void WaitForShutdown() {
   server()->engine->Shutdown();
 }
 
-int AfterFork(nbdkit_backend* backend) {
+absl::Status StartServing(nbdkit_backend* backend) {
   Server* const s = server();
-  if (absl::Status pid = s->lock->RecordPid(); !pid.ok()) return FailStart(pid);
+  if (absl::Status pid = s->lock->RecordPid(); !pid.ok()) return pid;
   auto device = NextDevice::Open(backend, s->parameters.engine.read_only,
                                  s->serialize);
-  if (!device.ok()) return FailStart(device.status());
+  if (!device.ok()) return device.status();
   s->device = *std::move(device);
   s->parameters.engine.stopping = IsStopping;
   s->parameters.engine.log = [](const std::string& line) {
@@ -235,19 +237,23 @@ int AfterFork(nbdkit_backend* backend) {
   };
   auto engine = Engine::Open(std::move(s->lock), s->device.get(),
                              s->parameters.engine);
-  if (!engine.ok()) return FailStart(engine.status());
+  if (!engine.ok()) return engine.status();
   s->engine = *std::move(engine);
   if (!s->parameters.rules.file.empty()) {
     absl::Status found = s->engine->CheckFile(s->parameters.rules.file);
-    if (!found.ok()) return FailStart(found);
+    if (!found.ok()) return found;
   }
   s->control = std::make_unique<ControlServer>(s->engine.get());
   if (s->parameters.control != "none") {
     absl::Status started = s->control->Start(s->parameters.control);
-    if (!started.ok()) return FailStart(started);
+    if (!started.ok()) return started;
   }
   s->shutdown = std::thread(WaitForShutdown);
-  return 0;
+  return absl::OkStatus();
+}
+
+int AfterFork(nbdkit_backend* backend) {
+  return Started(StartServing(backend));
 }
 
 void Cleanup(nbdkit_backend*) {

@@ -19,6 +19,12 @@ std::string FileName(const std::string& directory) {
 
 }  // namespace
 
+rocksdb::Status SyncDirectory(rocksdb::Env* env, const std::string& directory) {
+  std::unique_ptr<rocksdb::Directory> names;
+  const rocksdb::Status status = env->NewDirectory(directory, &names);
+  return status.ok() ? names->Fsync() : status;
+}
+
 absl::Status NoteClosing(rocksdb::Env* env, const std::string& directory,
                          uint64_t sequence) {
   const std::string name = FileName(directory);
@@ -27,9 +33,7 @@ absl::Status NoteClosing(rocksdb::Env* env, const std::string& directory,
       env, RecordWriter(kType, kVersion).U64(sequence).Finish(), fresh,
       /*should_sync=*/true);
   if (status.ok()) status = env->RenameFile(fresh, name);
-  std::unique_ptr<rocksdb::Directory> names;
-  if (status.ok()) status = env->NewDirectory(directory, &names);
-  if (status.ok()) status = names->Fsync();
+  if (status.ok()) status = SyncDirectory(env, directory);
   if (status.ok()) return absl::OkStatus();
   return absl::UnavailableError(
       absl::StrCat("cannot write ", name, ": ", status.ToString()));

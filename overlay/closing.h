@@ -16,6 +16,9 @@ namespace ext2cow {
 // of a crash, and opens as it was before. The number only grows, and all up to it
 // was durable, so the file is right for later crashes too.
 
+// Makes the names in `directory` durable.
+rocksdb::Status SyncDirectory(rocksdb::Env* env, const std::string& directory);
+
 // After the database was synced and closed at `sequence`. Replaces the file.
 absl::Status NoteClosing(rocksdb::Env* env, const std::string& directory,
                          uint64_t sequence);

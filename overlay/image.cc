@@ -27,8 +27,9 @@ std::pair<std::shared_ptr<Stack>, uint64_t> Image::FindUndo(
       [](Generation g, const auto& commit) { return g < commit.generation; });
   for (; it != commits.end(); ++it) {
     if ((it->bits & bit) == 0) continue;
-    const auto before = static_cast<uint64_t>(std::popcount(it->bits & (bit - 1)));
-    return {undo_.at(it->generation), it->position + before};
+    const int before = std::popcount(it->bits & (bit - 1));
+    return {undo_.at(it->generation),
+            it->position + static_cast<uint64_t>(before)};
   }
   return {};
 }

@@ -113,10 +113,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
   status = CheckClosing(db->GetEnv(), directory, db->GetLatestSequenceNumber());
   if (!status.ok()) return status;
   // The names db and data are new when the store is.
-  std::unique_ptr<rocksdb::Directory> names;
-  rocksdb::Status synced = db->GetEnv()->NewDirectory(directory, &names);
-  if (synced.ok()) synced = names->Fsync();
-  if (!synced.ok()) return FromRocks(synced, "sync");
+  status = FromRocks(SyncDirectory(db->GetEnv(), directory), "sync");
+  if (!status.ok()) return status;
   status = store->LoadNextLayer();
   if (!status.ok()) return status;
   return store;

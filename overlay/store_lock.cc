@@ -47,11 +47,13 @@ absl::Status CheckDirectory(const std::string& directory,
 }
 
 // Makes the name of a new directory durable, where its parent may be read.
-void SyncParent(const std::string& directory) {
-  const int fd = open((directory + "/..").c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  fsync(fd);
+absl::Status SyncParent(const std::string& directory) {
+  const std::string parent = directory + "/..";
+  const int fd = open(parent.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return absl::OkStatus();
+  const int error = fsync(fd) == 0 ? 0 : errno;
   close(fd);
+  return error == 0 ? absl::OkStatus() : Error(error, "sync", parent);
 }
 
 std::string Holder(int fd) {
@@ -67,7 +69,7 @@ absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
     const std::string& directory, bool create, std::optional<uid_t> owner) {
   if (create) {
     if (mkdir(directory.c_str(), 0700) == 0) {
-      SyncParent(directory);
+      if (absl::Status s = SyncParent(directory); !s.ok()) return s;
     } else if (errno != EEXIST) {
       return Error(errno, "make store", directory);
     }
