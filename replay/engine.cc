@@ -19,8 +19,8 @@ bool IsNameCharacter(char c, bool first) {
 }
 
 constexpr size_t kMaxNameLength = 64;
-// Of ext2cow-cache read sets get an eighth and RocksDB three quarters; the rest is
-// for write caches and file maps.
+// Of ext2cow-cache read sets get an eighth and RocksDB five; the rest is for write
+// caches and file maps.
 constexpr uint64_t kReadSetPart = 8;
 
 }  // namespace
@@ -64,7 +64,7 @@ EngineImpl::~EngineImpl() { Shutdown(); }
 
 absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   StoreOptions store_options;
-  store_options.cache_bytes = options_.cache_bytes / 4 * 3;
+  store_options.cache_bytes = options_.cache_bytes / 8 * 5;
   if (options_.adjust_store) options_.adjust_store(&store_options);
   auto store = Store::Open(std::move(lock), std::move(store_options));
   if (!store.ok()) return store.status();
