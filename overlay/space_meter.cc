@@ -7,38 +7,43 @@
 namespace ext2cow {
 namespace {
 
-// For RocksDB's log, memtables and compactions.
-constexpr uint64_t kHeadroom = uint64_t{64} << 20;
 // So much may be written before the disk is asked again, and never more than
-// this part of what is free: other stacks write too.
+// this part of the room: others write to the disk too.
 constexpr uint64_t kGrant = uint64_t{32} << 20;
 constexpr uint64_t kGrantPart = 16;
 
 }  // namespace
 
-absl::Status SpaceMeter::Reserve(uint64_t bytes, uint64_t dirty) {
-  if (bytes > granted_) {
-    const absl::StatusOr<uint64_t> free = files_->FreeBytes();
-    if (!free.ok()) return free.status();
-    const uint64_t taken = dirty + kHeadroom;
-    if (*free < taken || *free - taken < bytes) {
-      return absl::ResourceExhaustedError("the store's disk is full");
+absl::Status SpaceMeter::Hold::Take(uint64_t bytes) {
+  // Counted first: who looks at the disk meanwhile sees it.
+  meter_->in_flight_ += bytes;
+  bytes_ += bytes;
+  uint64_t granted = meter_->granted_.load();
+  while (granted >= bytes) {
+    if (meter_->granted_.compare_exchange_weak(granted, granted - bytes)) {
+      return absl::OkStatus();
     }
-    granted_ =
-        std::max(bytes, std::min(kGrant, (*free - taken) / kGrantPart));
   }
-  const absl::Status status = Adopt(bytes);
-  if (status.ok()) granted_ -= bytes;
+  const absl::Status status = meter_->LookAtDisk();
+  if (!status.ok()) {
+    meter_->in_flight_ -= bytes;
+    bytes_ -= bytes;
+  }
   return status;
 }
 
-absl::Status SpaceMeter::Adopt(uint64_t bytes) {
-  if (budget_ == nullptr || bytes == 0) return absl::OkStatus();
-  return budget_->Reserve(bytes);
-}
-
-void SpaceMeter::Release(uint64_t bytes) {
-  if (budget_ != nullptr && bytes > 0) budget_->Release(bytes);
+absl::Status SpaceMeter::LookAtDisk() {
+  absl::MutexLock lock(&mu_);
+  // Before the disk is asked: what takes its space meanwhile counts twice.
+  const uint64_t taken = in_flight_.load() + cached_.load() + headroom_;
+  const absl::StatusOr<uint64_t> free = files_->FreeBytes();
+  if (!free.ok()) return free.status();
+  if (*free < taken) {
+    granted_ = 0;
+    return absl::ResourceExhaustedError("the store's disk is full");
+  }
+  granted_ = std::min(kGrant, (*free - taken) / kGrantPart);
+  return absl::OkStatus();
 }
 
 }  // namespace ext2cow

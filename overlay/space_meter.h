@@ -3,34 +3,55 @@
 #ifndef EXT2COW_OVERLAY_SPACE_METER_H_
 #define EXT2COW_OVERLAY_SPACE_METER_H_
 
+#include <atomic>
 #include <cstdint>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "overlay/block_file.h"
-#include "overlay/stack.h"
 
 namespace ext2cow {
 
-// Answers whether a stack may hold more bytes: its budget, and what is free on
-// the disk less a headroom for RocksDB. Asks the disk once for many bytes. Not
-// thread-safe.
+// The room on the disk of a store, for all its stacks together: what is free,
+// less what was accepted and has not taken its space yet, less a headroom for
+// RocksDB. In bytes. Asks the disk once for many bytes. Any thread.
 class SpaceMeter {
  public:
-  // `budget` may be null; both outlive the meter.
-  SpaceMeter(BlockFiles* files, SpaceBudget* budget)
-      : files_(files), budget_(budget) {}
+  // `files` outlives the meter.
+  SpaceMeter(const BlockFiles* files, uint64_t headroom)
+      : files_(files), headroom_(headroom) {}
 
-  // `dirty`: bytes accepted before that may not have taken their space yet.
-  // kResourceExhausted: no room.
-  absl::Status Reserve(uint64_t bytes, uint64_t dirty);
-  // The same for bytes that are on the disk already.
-  absl::Status Adopt(uint64_t bytes);
-  void Release(uint64_t bytes);
+  // Counts what is on its way to the disk, or to a write cache, until it goes.
+  class Hold {
+   public:
+    explicit Hold(SpaceMeter* meter) : meter_(meter) {}
+    ~Hold() { meter_->in_flight_ -= bytes_; }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+
+    // kResourceExhausted: no room for so many more.
+    absl::Status Take(uint64_t bytes);
+
+   private:
+    SpaceMeter* const meter_;
+    uint64_t bytes_ = 0;
+  };
+
+  // What the write caches hold. Some of it may have its space already.
+  void AddCached(uint64_t bytes) { cached_ += bytes; }
+  void RemoveCached(uint64_t bytes) { cached_ -= bytes; }
+  uint64_t cached() const { return cached_.load(); }
 
  private:
-  BlockFiles* const files_;
-  SpaceBudget* const budget_;
-  uint64_t granted_ = 0;  // bytes that need no new look at the disk
+  absl::Status LookAtDisk();
+
+  const BlockFiles* const files_;
+  const uint64_t headroom_;
+  std::atomic<uint64_t> in_flight_{0};
+  std::atomic<uint64_t> cached_{0};
+  std::atomic<uint64_t> granted_{0};  // need no new look at the disk
+  absl::Mutex mu_;                    // one look at a time
 };
 
 }  // namespace ext2cow

@@ -29,14 +29,8 @@ StackImpl::StackImpl(Store* store, const std::vector<LayerId>& layers,
                      Options options)
     : store_(store),
       options_(options),
-      soft_limit_(std::max<size_t>(16, options.write_cache_bytes / kBlockSize)),
       files_(store),
-      state_(layers, SpaceMeter(&store->files(), options.budget)) {}
-
-StackImpl::~StackImpl() {
-  absl::MutexLock lock(&mu_);
-  state_.ReleaseAll();
-}
+      state_(layers, &store->space(), options.budget) {}
 
 absl::Status StackImpl::Load() {
   const std::vector<LayerId> all = layers();

@@ -114,7 +114,7 @@ absl::Status StackImpl::Drain() {
   if (!status.ok()) return status;
   absl::MutexLock drain(&drain_mu_);
   const std::vector<CachedBlock> cached = CachedNow();
-  if (cached.size() > soft_limit_ / 2) return DrainBlocks(cached);
+  if (cached.size() > CacheLimit() / 2) return DrainBlocks(cached);
   // A few scattered blocks wait for the flush that makes them rows.
   std::vector<CachedBlock> runs, scattered;
   PartRuns(cached, &runs, &scattered);
@@ -167,8 +167,9 @@ absl::Status StackImpl::FlushOnce(bool sync) {
   absl::Status status = Healthy();
   if (status.ok()) status = store_->health();
   if (!status.ok()) return status;
+  SpaceMeter::Hold hold(&store_->space());
   std::vector<CachedBlock> rows;
-  status = DrainForFlush(&rows);
+  status = DrainForFlush(&rows, &hold);
   if (!status.ok()) return status;
   Naming naming;
   {
@@ -196,7 +197,8 @@ absl::Status StackImpl::FlushOnce(bool sync) {
   return absl::OkStatus();
 }
 
-absl::Status StackImpl::DrainForFlush(std::vector<CachedBlock>* rows) {
+absl::Status StackImpl::DrainForFlush(std::vector<CachedBlock>* rows,
+                                      SpaceMeter::Hold* hold) {
   absl::MutexLock drain(&drain_mu_);
   std::vector<CachedBlock> runs, scattered;
   PartRuns(CachedNow(), &runs, &scattered);
@@ -206,8 +208,27 @@ absl::Status StackImpl::DrainForFlush(std::vector<CachedBlock>* rows) {
     status = DrainBlocks(scattered);
   } else {
     *rows = std::move(scattered);
+    status = DrainWithoutRoom(rows, hold);
   }
   return status.ok() ? MoveRows() : status;
+}
+
+// A row for a block that has its place in the data file takes more.
+absl::Status StackImpl::DrainWithoutRoom(std::vector<CachedBlock>* rows,
+                                         SpaceMeter::Hold* hold) {
+  std::vector<CachedBlock> placed, others;
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    for (CachedBlock& row : *rows) {
+      auto* to = state_.OwnChecksum(row.space, row.block) ? &placed : &others;
+      to->push_back(row);
+    }
+  }
+  if (placed.empty() || hold->Take(placed.size() * kBlockSize).ok()) {
+    return absl::OkStatus();
+  }
+  *rows = std::move(others);
+  return DrainBlocks(placed);
 }
 
 absl::Status StackImpl::MoveRows() {
@@ -217,6 +238,8 @@ absl::Status StackImpl::MoveRows() {
     if (state_.row_count() <= kMaxRows) return absl::OkStatus();
     rows = state_.Rows();
   }
+  SpaceMeter::Hold room(&store_->space());
+  if (!room.Take(rows.size() * kBlockSize).ok()) return absl::OkStatus();
   const LayerId layer = newest();
   for (const auto& [space, block] : rows) {
     RangeHold hold(&file_ranges_, space, {block, 1});

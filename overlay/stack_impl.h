@@ -35,7 +35,6 @@ namespace ext2cow {
 class StackImpl : public Stack {
  public:
   StackImpl(Store* store, const std::vector<LayerId>& layers, Options options);
-  ~StackImpl() override;
 
   // Reads the layers' records; before any other call.
   absl::Status Load();
@@ -107,11 +106,19 @@ class StackImpl : public Stack {
   absl::Status WriteFile(SpaceId space, BlockRange range, const uint8_t* data,
                          std::vector<uint32_t>* checksums);
   void DrainWhenFull();
+  // Blocks that the write cache may hold now; twice as many are too many. Less
+  // when the store's stacks hold much together.
+  size_t CacheLimit() const;
 
   // stack_flush.cc
   // By whom flushing_ was set.
   absl::Status FlushOnce(bool sync);
-  absl::Status DrainForFlush(std::vector<CachedBlock>* rows);
+  // What stays to become rows has room for that while `hold` lives.
+  absl::Status DrainForFlush(std::vector<CachedBlock>* rows,
+                             SpaceMeter::Hold* hold);
+  absl::Status DrainWithoutRoom(std::vector<CachedBlock>* rows,
+                                SpaceMeter::Hold* hold)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(drain_mu_);
   absl::Status DrainBlocks(absl::Span<const CachedBlock> blocks)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(drain_mu_);
   absl::Status DrainRun(absl::Span<const CachedBlock> run)
@@ -126,7 +133,6 @@ class StackImpl : public Stack {
   // Constant after construction.
   Store* const store_;
   const Options options_;
-  const size_t soft_limit_;  // blocks of the write cache; twice that is hard
 
   // Synchronize themselves.
   LayerFiles files_;

@@ -54,10 +54,28 @@ Piece* Extend(Piece::Source source, LayerId layer, BlockRange range,
 
 }  // namespace
 
-StackState::StackState(const std::vector<LayerId>& layers, SpaceMeter meter)
+StackState::StackState(const std::vector<LayerId>& layers, SpaceMeter* space,
+                       SpaceBudget* budget)
     : slots_(layers.begin(), layers.end()),
       reserved_(layers.size(), 0),
-      meter_(meter) {}
+      meter_(space),
+      budget_(budget) {}
+
+StackState::~StackState() {
+  CountCached(0);
+  if (budget_ == nullptr) return;
+  for (const uint64_t blocks : reserved_) budget_->Release(blocks * kBlockSize);
+}
+
+// All changes of cached_blocks_.
+void StackState::CountCached(size_t blocks) {
+  if (blocks > cached_blocks_) {
+    meter_->AddCached((blocks - cached_blocks_) * kBlockSize);
+  } else {
+    meter_->RemoveCached((cached_blocks_ - blocks) * kBlockSize);
+  }
+  cached_blocks_ = blocks;
+}
 
 const StackState::Space* StackState::Find(SpaceId space) const {
   const auto it = spaces_.find(space);
@@ -80,7 +98,7 @@ void StackState::Push(LayerId layer) {
 void StackState::DropOldest(size_t keep) {
   if (slots_.size() <= keep) return;
   for (; slots_.size() > keep; ++first_slot_) {
-    meter_.Release(reserved_.front() * kBlockSize);
+    if (budget_ != nullptr) budget_->Release(reserved_.front() * kBlockSize);
     slots_.pop_front();
     reserved_.pop_front();
   }
@@ -119,7 +137,9 @@ void StackState::LoadMark(size_t layer_index) {
 void StackState::FinishLoading() {
   // What is there is there: when it exceeds the budget, no more may be added.
   for (uint64_t& blocks : reserved_) {
-    if (!meter_.Adopt(blocks * kBlockSize).ok()) blocks = 0;
+    if (budget_ != nullptr && !budget_->Reserve(blocks * kBlockSize).ok()) {
+      blocks = 0;
+    }
   }
 }
 
@@ -241,41 +261,43 @@ std::optional<uint32_t> StackState::OwnChecksum(SpaceId id,
 }
 
 absl::Status StackState::Reserve(SpaceId id, BlockRange range,
-                                 uint64_t* added) {
-  uint64_t held = 0;
+                                 SpaceMeter::Hold* hold, uint64_t* added) {
+  uint64_t held = 0, placed = 0;
   if (const Space* space = Find(id)) {
     held = space->index.CountOf(newest_slot(), range);
+    for (const BlockRange run : OwnData(id, range)) placed += run.count;
     for (auto it = space->cache.lower_bound(range.first);
          it != space->cache.end() && it->first < range.end(); ++it) {
-      if (!IsOwn(space->index.Find(it->first))) ++held;
+      const IndexEntry* entry = space->index.Find(it->first);
+      if (!IsOwn(entry)) ++held;
+      if (!IsOwn(entry) || entry->is_row) ++placed;  // it counts as cached
     }
   }
+  *added = 0;
+  absl::Status status;
+  if (placed < range.count) {
+    status = hold->Take((range.count - placed) * kBlockSize);
+  }
+  if (!status.ok() || held == range.count) return status;
+  if (budget_ != nullptr) {
+    status = budget_->Reserve((range.count - held) * kBlockSize);
+    if (!status.ok()) return status;
+  }
   *added = range.count - held;
-  if (*added == 0) return absl::OkStatus();
-  const absl::Status status =
-      meter_.Reserve(*added * kBlockSize, cached_blocks_ * kBlockSize);
-  if (!status.ok()) *added = 0;
   reserved_.back() += *added;
-  return status;
+  return absl::OkStatus();
 }
 
 void StackState::Unreserve(uint64_t blocks) {
   blocks = std::min(blocks, reserved_.back());
   reserved_.back() -= blocks;
-  meter_.Release(blocks * kBlockSize);
-}
-
-void StackState::ReleaseAll() {
-  for (uint64_t& blocks : reserved_) {
-    meter_.Release(blocks * kBlockSize);
-    blocks = 0;
-  }
+  if (budget_ != nullptr) budget_->Release(blocks * kBlockSize);
 }
 
 void StackState::PutCached(SpaceId id, uint64_t block, BlockBuffer buffer) {
   const auto [it, added] =
       spaces_[id].cache.insert_or_assign(block, std::move(buffer));
-  if (added) ++cached_blocks_;
+  if (added) CountCached(cached_blocks_ + 1);
 }
 
 uint64_t StackState::EraseCached(Space* space, BlockRange range) {
@@ -283,7 +305,7 @@ uint64_t StackState::EraseCached(Space* space, BlockRange range) {
   auto it = space->cache.lower_bound(range.first);
   while (it != space->cache.end() && it->first < range.end()) {
     if (!IsOwn(space->index.Find(it->first))) ++only_cached;
-    --cached_blocks_;
+    CountCached(cached_blocks_ - 1);
     it = space->cache.erase(it);
   }
   return only_cached;
@@ -354,7 +376,7 @@ void StackState::Drained(const CachedBlock& drained, uint32_t checksum) {
   if (it == space.cache.end() && entry->is_row) return;  // flushed meanwhile
   if (it != space.cache.end() && it->second == drained.buffer) {
     space.cache.erase(it);
-    --cached_blocks_;
+    CountCached(cached_blocks_ - 1);
   }
   Resum(drained.space, drained.block, checksum);
 }
@@ -475,7 +497,7 @@ void StackState::Named(const Naming& naming) {
     }
     if (it->second == row.buffer) {
       space.cache.erase(it);
-      --cached_blocks_;
+      CountCached(cached_blocks_ - 1);
     }
     space.index.Put({row.block, 1}, newest_slot(), nullptr);
   }

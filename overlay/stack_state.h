@@ -80,8 +80,10 @@ struct Naming {
 // cache, and what the store has not been told yet. Not thread-safe.
 class StackState {
  public:
-  // `layers` oldest first.
-  StackState(const std::vector<LayerId>& layers, SpaceMeter meter);
+  // `layers` oldest first. `budget` may be null; both outlive the state.
+  StackState(const std::vector<LayerId>& layers, SpaceMeter* space,
+             SpaceBudget* budget);
+  ~StackState();
 
   std::vector<LayerId> layers() const { return {slots_.begin(), slots_.end()}; }
   // Only when there is a layer.
@@ -108,11 +110,12 @@ class StackState {
   // The sum of a block that the newest layer's data file holds, if it does.
   std::optional<uint32_t> OwnChecksum(SpaceId space, uint64_t block) const;
 
-  // Room for the range's blocks that the newest layer doesn't hold; *added says
-  // how many were reserved.
-  absl::Status Reserve(SpaceId space, BlockRange range, uint64_t* added);
+  // Room for the range: in the budget for blocks that the newest layer doesn't
+  // hold (*added says how many), and on the disk, until `hold` goes, for those
+  // that may need a new place in its data file.
+  absl::Status Reserve(SpaceId space, BlockRange range, SpaceMeter::Hold* hold,
+                       uint64_t* added);
   void Unreserve(uint64_t blocks);
-  void ReleaseAll();
 
   // Each has room reserved where it adds blocks.
   void PutCached(SpaceId space, uint64_t block, BlockBuffer buffer);
@@ -160,6 +163,7 @@ class StackState {
     return entry != nullptr && entry->slot == newest_slot();
   }
   void SetRows(Space* space, uint64_t chunk, uint64_t bits);
+  void CountCached(size_t blocks);
   // Returns how many blocks were only in the cache.
   uint64_t EraseCached(Space* space, BlockRange range);
   ChunkRecord OwnRecord(const Space& space, uint64_t chunk) const;
@@ -169,7 +173,8 @@ class StackState {
   uint32_t first_slot_ = 0;
   std::deque<LayerId> slots_;       // slot first_slot_ + i is slots_[i]
   std::deque<uint64_t> reserved_;   // blocks, by slot
-  SpaceMeter meter_;
+  SpaceMeter* const meter_;
+  SpaceBudget* const budget_;
   absl::btree_map<SpaceId, Space> spaces_;
   size_t cached_blocks_ = 0;
   size_t row_count_ = 0;

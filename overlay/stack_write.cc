@@ -32,16 +32,24 @@ absl::Status StackImpl::ReadyToWrite() {
   }
   absl::Status status = Healthy();
   if (status.ok()) status = store_->health();
-  if (!status.ok() || cached_.load() < 2 * soft_limit_) return status;
+  if (!status.ok() || cached_.load() < 2 * CacheLimit()) return status;
   absl::MutexLock drain(&drain_mu_);
-  if (cached_.load() < 2 * soft_limit_) return absl::OkStatus();
+  if (cached_.load() < 2 * CacheLimit()) return absl::OkStatus();
   return DrainBlocks(CachedNow());
 }
 
+size_t StackImpl::CacheLimit() const {
+  const uint64_t all = store_->write_cache_bytes();
+  const uint64_t left = all - std::min(all, store_->space().cached());
+  return std::clamp<size_t>(left / 2 / kBlockSize, 1,
+                            std::max<size_t>(
+                                16, options_.write_cache_bytes / kBlockSize));
+}
+
 void StackImpl::DrainWhenFull() {
-  if (cached_.load() < soft_limit_ || !drain_mu_.TryLock()) return;
+  if (cached_.load() < CacheLimit() || !drain_mu_.TryLock()) return;
   // An error is met again, and told, by the write that finds no room.
-  if (cached_.load() >= soft_limit_) DrainBlocks(CachedNow()).IgnoreError();
+  if (cached_.load() >= CacheLimit()) DrainBlocks(CachedNow()).IgnoreError();
   drain_mu_.Unlock();
 }
 
@@ -117,11 +125,12 @@ absl::Status StackImpl::WriteHeld(SpaceId space, uint64_t offset,
     memcpy(bytes->bytes, body + i * kBlockSize, kBlockSize);
     blocks.push_back({space, parts.body.first + i, std::move(bytes)});
   }
+  SpaceMeter::Hold hold(&store_->space());
   uint64_t added = 0;
   if (direct) {
     {
       absl::MutexLock lock(&mu_);
-      status = state_.Reserve(space, Covering(offset, length), &added);
+      status = state_.Reserve(space, Covering(offset, length), &hold, &added);
     }
     if (status.ok()) status = WriteDirect(space, parts.body, body);
   }
@@ -130,7 +139,9 @@ absl::Status StackImpl::WriteHeld(SpaceId space, uint64_t offset,
     state_.Unreserve(added);
     return status;
   }
-  if (!direct) status = state_.Reserve(space, Covering(offset, length), &added);
+  if (!direct) {
+    status = state_.Reserve(space, Covering(offset, length), &hold, &added);
+  }
   if (!status.ok()) return status;
   for (CachedBlock& block : blocks) {
     state_.PutCached(space, block.block, std::move(block.buffer));
@@ -185,11 +196,12 @@ absl::Status StackImpl::ZeroHeld(SpaceId space, const RequestParts& parts,
   std::vector<CachedBlock> ends;
   const absl::Status status = CompleteEnds(space, parts, nullptr, below, &ends);
   if (!status.ok()) return status;
+  SpaceMeter::Hold hold(&store_->space());
   absl::MutexLock lock(&mu_);
   uint64_t reserved = 0;
   for (const CachedBlock& end : ends) {
     uint64_t added = 0;
-    const absl::Status room = state_.Reserve(space, {end.block, 1}, &added);
+    const absl::Status room = state_.Reserve(space, {end.block, 1}, &hold, &added);
     if (!room.ok()) {
       state_.Unreserve(reserved);
       return room;

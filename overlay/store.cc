@@ -35,6 +35,10 @@ absl::Status FromRocks(const rocksdb::Status& status, const char* doing) {
   return absl::UnavailableError(message);
 }
 
+// The disk space that RocksDB may take beyond what it holds, in write buffers: for
+// its log, files of level 0, and the output of a compaction.
+constexpr uint64_t kHeadroomBuffers = 16;
+
 // Defects of RocksDB 7.8.3 decide some of these: resuming after an error by
 // itself is off, and one column family is used.
 rocksdb::Options RocksOptions(const StoreOptions& options) {
@@ -58,8 +62,12 @@ rocksdb::Options RocksOptions(const StoreOptions& options) {
   const uint64_t memtables =
       std::max<uint64_t>(options.cache_bytes / 4, uint64_t{2} << 20);
   rocks.write_buffer_size =
-      std::clamp<uint64_t>(memtables / 2, 1 << 20, uint64_t{32} << 20);
+      std::clamp<uint64_t>(memtables / 2, 1 << 20, uint64_t{16} << 20);
   rocks.max_write_buffer_number = 2;
+  // No compaction writes more than kHeadroomBuffers leaves room for.
+  rocks.target_file_size_base = rocks.write_buffer_size;
+  rocks.max_bytes_for_level_base = 4 * rocks.write_buffer_size;
+  rocks.max_compaction_bytes = 8 * rocks.write_buffer_size;
   std::shared_ptr<rocksdb::Cache> cache =
       rocksdb::NewLRUCache(std::max<uint64_t>(options.cache_bytes, 4 << 20));
   rocks.write_buffer_manager =
@@ -103,10 +111,13 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
     if (!files.ok()) return files.status();
     store->files_ = *std::move(files);
   }
+  const rocksdb::Options rocks = RocksOptions(options);
+  store->space_ = std::make_unique<SpaceMeter>(
+      store->files_.get(), kHeadroomBuffers * rocks.write_buffer_size);
+  store->write_cache_bytes_ = options.write_cache_bytes;
   rocksdb::DB* db = nullptr;
   absl::Status status =
-      FromRocks(rocksdb::DB::Open(RocksOptions(options),
-                                  absl::StrCat(directory, "/db"), &db),
+      FromRocks(rocksdb::DB::Open(rocks, absl::StrCat(directory, "/db"), &db),
                 "open");
   if (!status.ok()) return status;
   store->db_.reset(db);

@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "overlay/block_file.h"
+#include "overlay/space_meter.h"
 #include "overlay/types.h"
 #include "rocksdb/db.h"
 #include "rocksdb/write_batch.h"
@@ -53,6 +54,7 @@ class StoreLock {
 
 struct StoreOptions {
   uint64_t cache_bytes = 256 << 20;  // RocksDB's share: block cache and memtables
+  uint64_t write_cache_bytes = 32 << 20;  // of all stacks together
   // Tests replace these; null: the real ones.
   rocksdb::Env* env = nullptr;
   std::unique_ptr<BlockFiles> files;
@@ -87,6 +89,8 @@ class Store {
                             const std::string& prefix) const;
 
   BlockFiles& files() { return *files_; }
+  SpaceMeter& space() { return *space_; }
+  uint64_t write_cache_bytes() const { return write_cache_bytes_; }
   // Makes the names of new data files durable; an error is the whole store's.
   absl::Status SyncNames();
 
@@ -118,6 +122,8 @@ class Store {
   // Constant after Open.
   std::unique_ptr<StoreLock> lock_;
   std::unique_ptr<BlockFiles> files_;
+  std::unique_ptr<SpaceMeter> space_;
+  uint64_t write_cache_bytes_ = 0;
   std::unique_ptr<rocksdb::DB> db_;
   mutable absl::Mutex mu_;
   absl::Status health_ ABSL_GUARDED_BY(mu_);

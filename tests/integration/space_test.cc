@@ -3,7 +3,9 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/support/server_fixture.h"
@@ -66,7 +68,7 @@ TEST_F(SmallDiskTest, ACommitWithoutRoomForItsUndoGivesBackWhatItTook) {
   spec.size = "160M";
   spec.files = {{kDisk, RandomBytes(1, 100 * kMiB)}};
   MakeImage(spec);
-  Mount("160M");
+  Mount("130M");
   Start({"ext2cow-cache=16M"});
   NbdClient client = Connect("s");
   for (uint64_t at = 0; at < 60; ++at) {
@@ -107,6 +109,37 @@ TEST_P(FullDiskTest, AnswersTheWriteAndNeverAFlush) {
   EXPECT_EQ(Connect("other").Read(0, 6), "before");
   EXPECT_EQ(Connect("other").Write(kMiB, Repeat('o', 65'536)), 0)
       << "there is room again";
+}
+
+// RocksDB must never meet the full disk: the store would be lost until restart.
+TEST_F(SmallDiskTest, OverwritesAndFlushesGoOnWhenItIsFull) {
+  constexpr int kClients = 4;
+  Mount("96M");
+  Start({"ext2cow-cache=16M"});
+  std::vector<NbdClient> clients;
+  for (int i = 0; i < kClients; ++i) {
+    clients.push_back(Connect(absl::StrCat("s", i)));
+    ASSERT_EQ(clients[i].Write(0, Repeat('a', 4 * kMiB)), 0);
+    ASSERT_EQ(clients[i].Flush(), 0);
+  }
+  uint64_t filled = 0;
+  ASSERT_EQ(Fill(&clients[0], 4 * kMiB, 16'384, &filled), ENOSPC);
+  const uint64_t room = Free();
+  uint64_t least = room;
+  for (int round = 0; round < 400; ++round) {
+    NbdClient& client = clients[round % kClients];
+    for (uint64_t i = 0; i < 100; ++i) {
+      const uint64_t block = (i * 37 + static_cast<uint64_t>(round)) % 1024;
+      ASSERT_EQ(client.Write(block * 4096, Repeat('b', 4096)), 0) << round;
+    }
+    ASSERT_EQ(client.Flush(), 0) << round;
+    least = std::min(least, Free());
+  }
+  EXPECT_GT(least, room / 4);
+  ExpectFilled(&clients[0], 4 * kMiB, 16'384, filled);
+  EXPECT_EQ(clients[0].Trim(4 * kMiB, filled), 0);
+  EXPECT_EQ(clients[0].Flush(), 0);
+  EXPECT_EQ(clients[1].Write(4 * kMiB, Repeat('c', kMiB)), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(RequestSizes, FullDiskTest,

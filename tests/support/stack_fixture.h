@@ -45,6 +45,7 @@ class StackTest : public testing::Test {
     ASSERT_TRUE(files.ok()) << files.status();
     StoreOptions options;
     options.cache_bytes = 8 << 20;
+    options.write_cache_bytes = 8 << 20;
     options.files =
         std::make_unique<FaultFiles>(*std::move(files), faults_);
     auto store = Store::Open(*std::move(lock), std::move(options));
