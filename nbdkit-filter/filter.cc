@@ -220,8 +220,8 @@ bool IsStopping() {
 void WaitForShutdown() {
   while (nbdkit_nanosleep(3600, 0) == 0) {
   }
-  server()->control->Stop();
   server()->engine->Shutdown();
+  server()->control->Stop();
 }
 
 absl::Status StartServing(nbdkit_backend* backend) {

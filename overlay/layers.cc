@@ -75,13 +75,14 @@ absl::Status VerifyBlocks(
   };
   absl::Status failure;
   const auto check = [&](SpaceId space, BlockRange range) {
-    if (read_range(space, range).ok()) return;
-    for (uint64_t block = range.first; block < range.end(); ++block) {
+    if (!failure.ok() || read_range(space, range).ok()) return;
+    for (uint64_t block = range.first; block < range.end() && failure.ok();
+         ++block) {
       const absl::Status status = read_range(space, {block, 1});
       if (absl::IsDataLoss(status)) {
         damage(space, block, std::string(status.message()));
       } else if (!status.ok()) {
-        failure.Update(status);
+        failure = status;
       }
     }
   };
@@ -97,6 +98,7 @@ absl::Status VerifyBlocks(
 
 absl::Status VerifyLayer(
     Store* store, LayerId layer, bool unclean,
+    absl::FunctionRef<absl::Status()> go_on,
     absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
         damage) {
   const auto mark = store->Get(LayerMark(layer));
@@ -116,6 +118,7 @@ absl::Status VerifyLayer(
   return VerifyBlocks(
       (*stack)->Changes(),
       [&](SpaceId space, uint64_t offset, void* buffer, size_t length) {
+        if (absl::Status s = go_on(); !s.ok()) return s;
         return (*stack)->Read(space, offset, buffer, length,
                               [](uint64_t, void*, size_t) {
                                 return absl::InternalError(

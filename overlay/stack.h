@@ -137,7 +137,7 @@ absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store);
 absl::StatusOr<std::map<SpaceId, SpaceChanges>> LayerChanges(Store* store,
                                                              LayerId layer);
 // Reads back every written block of `changes` with `read`; `damage` is called for
-// each one that answers kDataLoss. Any other error is the answer.
+// each one that answers kDataLoss. Any other error is the answer, at once.
 absl::Status VerifyBlocks(
     const std::map<SpaceId, SpaceChanges>& changes,
     absl::FunctionRef<absl::Status(SpaceId space, uint64_t offset, void* buffer,
@@ -146,9 +146,11 @@ absl::Status VerifyBlocks(
     absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
         damage);
 // The same for the layer alone; `unclean` as in Stack::Options. kDataLoss too
-// when it has records but no mark: then it counts as empty.
+// when it has records but no mark: then it counts as empty. `go_on` is asked
+// again and again: an error of it is the answer.
 absl::Status VerifyLayer(
     Store* store, LayerId layer, bool unclean,
+    absl::FunctionRef<absl::Status()> go_on,
     absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
         damage);
 

@@ -20,6 +20,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 
 namespace ext2cow {
@@ -132,10 +133,19 @@ EngineImpl::Claims EngineImpl::CollectClaims(const Report& report) {
   return claims;
 }
 
-void EngineImpl::CheckLayers(const Claims& claims, const Report& report) {
+absl::Status EngineImpl::CheckGoesOn() const {
+  absl::MutexLock lock(&mu_);
+  return stopping_ ? absl::CancelledError("the server is stopping")
+                   : absl::OkStatus();
+}
+
+void EngineImpl::CheckLayers(const Claims& claims, const Report& report,
+                             Progress progress) {
+  uint64_t looked_at = 0;
   for (const auto& [layer, who] : claims.users) {
     absl::Status s = VerifyLayer(
         store_.get(), layer, claims.unclean.contains(layer),
+        [this] { return CheckGoesOn(); },
         [&, id = layer, affects = who](SpaceId space, uint64_t block,
                                        const std::string& what) {
           report(absl::StrCat("layer ", id, ", inode ", space, ", block ",
@@ -143,6 +153,7 @@ void EngineImpl::CheckLayers(const Claims& claims, const Report& report) {
                  affects);
         });
     if (!s.ok()) report(std::string(s.message()), who);
+    if (progress) progress(++looked_at, claims.users.size());
   }
   for (const Claims::Changed& claim : claims.changed) {
     uint64_t bytes = 0;
@@ -185,6 +196,7 @@ void EngineImpl::CheckLive(const std::string& name, const Report& report) {
   absl::Status s = VerifyBlocks(
       changes,
       [&](SpaceId space, uint64_t offset, void* buffer, size_t length) {
+        if (absl::Status stopped = CheckGoesOn(); !stopped.ok()) return stopped;
         absl::ReaderMutexLock gate(&session->gate);
         if (session->detached) return absl::OkStatus();
         return session->stack->Read(
@@ -213,6 +225,7 @@ void EngineImpl::CheckImage(const Claims& claims, const Report& report) {
       continue;
     }
     for (const auto& [inode, path] : claims.files) {
+      if (!CheckGoesOn().ok()) return;
       absl::Status s = maps_->File(generation, inode).status();
       // The directories on the way; the file may have another name there.
       if (s.ok()) s = maps_->Resolve(generation, path).status();
@@ -222,7 +235,7 @@ void EngineImpl::CheckImage(const Claims& claims, const Report& report) {
   }
 }
 
-absl::StatusOr<Json> EngineImpl::Check(const Json&) {
+absl::StatusOr<Json> EngineImpl::Check(Progress progress) {
   absl::MutexLock commit(&commit_mu_);
   Json damage = Json::array();
   const Report report = [&](const std::string& what,
@@ -230,9 +243,11 @@ absl::StatusOr<Json> EngineImpl::Check(const Json&) {
     damage.push_back({{"what", what}, {"affects", affects}});
   };
   const Claims claims = CollectClaims(report);
-  CheckLayers(claims, report);
+  SyncPoint("check:begun");
+  CheckLayers(claims, report, progress);
   for (const std::string& name : claims.live) CheckLive(name, report);
   CheckImage(claims, report);
+  if (absl::Status s = CheckGoesOn(); !s.ok()) return s;
   Json strays = Json::array();
   auto layers = ListLayers(store_.get());
   if (!layers.ok()) report(std::string(layers.status().message()), "the store");

@@ -299,6 +299,7 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
   if (absl::Status s = Stopped(); !s.ok()) return s;
   if (method == "commit") return CommitCommand(args, progress);
   if (method == "revert") return Revert(args, progress);
+  if (method == "check") return Check(progress);
   using Command = absl::StatusOr<Json> (EngineImpl::*)(const Json&);
   static const auto* const commands = new std::map<std::string, Command>{
       {"ls", &EngineImpl::Ls},
@@ -315,7 +316,6 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
       {"untag", &EngineImpl::Untag},
       {"gc", &EngineImpl::Gc},
       {"adopt", &EngineImpl::Adopt},
-      {"check", &EngineImpl::Check},
       {"map", &EngineImpl::Map}};
   const auto command = commands->find(method);
   if (command == commands->end()) {

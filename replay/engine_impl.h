@@ -309,9 +309,11 @@ class EngineImpl : public Engine {
   struct Claims;
   using Report = std::function<void(const std::string& what,
                                     const std::string& affects)>;
-  absl::StatusOr<Json> Check(const Json& params);
+  absl::StatusOr<Json> Check(Progress progress);
   Claims CollectClaims(const Report& report);
-  void CheckLayers(const Claims& claims, const Report& report);
+  absl::Status CheckGoesOn() const;
+  void CheckLayers(const Claims& claims, const Report& report,
+                   Progress progress);
   void CheckLive(const std::string& name, const Report& report);
   void CheckImage(const Claims& claims, const Report& report);
 

@@ -196,6 +196,29 @@ TEST_F(SessionRacesTest, ShutdownWaitsForACommit) {
   EXPECT_EQ(Commit("s"), "empty");
 }
 
+// It may read for hours, and sessions are synced only after it.
+TEST_F(SessionRacesTest, ShutdownEndsACheck) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  EXPECT_TRUE(Execute("snapshot", {{"session", "s"}, {"name", "snap"}}).ok());
+  Stop* const checking = points_.At("check:begun");
+  absl::Status checked;
+  Actor check(&points_, [&] { checked = Execute("check", {}).status(); });
+  checking->Await();
+  Stop* const begun = points_.At("stop:begun");
+  Actor stop(&points_, [&] { world_->Shutdown(); });
+  begun->Await();
+  begun->Go();
+  checking->Go();
+  check.Join();
+  stop.Join();
+  EXPECT_TRUE(absl::IsCancelled(checked)) << checked;
+  session->Close();
+  OpenOn(world_->disk().Now());
+  EXPECT_EQ(ReadIn("s", 1), 'a');
+}
+
 TEST_F(SessionRacesTest, ShutdownDuringAnOpenCutsItOff) {
   Open();
   auto session = Connect("s");

@@ -99,13 +99,28 @@ TEST_F(StackTest, VerifyLayerTellsEveryDamagedBlock) {
   FlipByte(DataFile(layer, kFile), 5000);
   FlipByte(DataFile(layer, kFile), kMiB - 1);
   std::vector<uint64_t> blocks;
-  ASSERT_TRUE(VerifyLayer(store_.get(), layer, /*unclean=*/false,
+  int asked = 0;
+  const auto go_on = [&asked] {
+    ++asked;
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(VerifyLayer(store_.get(), layer, /*unclean=*/false, go_on,
                           [&](SpaceId space, uint64_t block, std::string) {
                             EXPECT_EQ(space, kFile);
                             blocks.push_back(block);
                           })
                   .ok());
   EXPECT_EQ(blocks, (std::vector<uint64_t>{1, 255}));
+  const auto stop = [&asked] {
+    return --asked > 0 ? absl::OkStatus() : absl::CancelledError("enough");
+  };
+  blocks.clear();
+  EXPECT_TRUE(absl::IsCancelled(
+      VerifyLayer(store_.get(), layer, /*unclean=*/false, stop,
+                  [&](SpaceId, uint64_t block, std::string) {
+                    blocks.push_back(block);
+                  })));
+  EXPECT_EQ(blocks, std::vector<uint64_t>{1});
 }
 
 TEST_F(StackTest, AMissingDataFileIsDamage) {
