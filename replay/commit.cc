@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "overlay/sync_point.h"
+#include "replay/answers.h"
 #include "replay/engine_impl.h"
 
 namespace ext2cow {
@@ -47,10 +48,6 @@ void Subtract(std::map<SpaceId, SpaceChanges>* changes,
   }
 }
 
-const char* KindName(Conflict::Kind kind) {
-  return kind == Conflict::Kind::kWriteWrite ? "write-write" : "read-write";
-}
-
 Json CommitJson(const std::string& result, const std::string& session,
                           const GenerationRecord& generation) {
   Json files = Json::array();
@@ -66,29 +63,6 @@ Json CommitJson(const std::string& result, const std::string& session,
 }
 
 }  // namespace
-
-Json EngineImpl::ConflictJson(
-    const std::string& session, Generation base,
-    const std::vector<Conflict>& conflicts,
-    const std::map<SpaceId, std::string>& paths) {
-  Json list = Json::array();
-  for (const Conflict& conflict : conflicts) {
-    const auto path = paths.find(conflict.inode);
-    list.push_back(
-        {{"path", path == paths.end()
-                      ? absl::StrCat("inode ", conflict.inode)
-                      : path->second},
-         {"start", conflict.blocks.first * kBlockSize},
-         {"length", conflict.blocks.count * kBlockSize},
-         {"kind", KindName(conflict.kind)},
-         {"generation", conflict.generation},
-         {"by", conflict.by}});
-  }
-  return {{"result", "conflict"},
-          {"session", session},
-          {"base_generation", base},
-          {"conflicts", std::move(list)}};
-}
 
 absl::StatusOr<EngineImpl::Frozen> EngineImpl::Freeze(Session* session,
                                                       bool dry_run) {
@@ -372,8 +346,8 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
   if (verdict->refused) {
     // Who is told of a conflict finds the session whole, come what may.
     if (absl::Status s = session->stack->Flush(); !s.ok()) return s;
-    return ConflictJson(session->name(), base, verdict->conflicts,
-                        frozen->paths);
+    return ConflictAnswer(session->name(), base, verdict->conflicts,
+                          frozen->paths);
   }
   auto committed = PlanAndRecord(session.get(), request, *frozen, *verdict);
   if (!committed.ok() && verdict->moves && SyncRecorded().ok()) {

@@ -217,9 +217,6 @@ class EngineImpl : public Engine {
   // What `log` and later checks need to know of the commit.
   GenerationRecord Describe(const Session& session, const Frozen& frozen,
                             const BlockSets& dropped, const Plan& plan);
-  nlohmann::json ConflictJson(const std::string& session, Generation base,
-                              const std::vector<Conflict>& conflicts,
-                              const std::map<SpaceId, std::string>& paths);
 
   // commit_point.cc
   // Writes undo, pieces and names; SyncRecorded makes them durable. `session` is

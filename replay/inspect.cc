@@ -8,6 +8,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "replay/answers.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
 #include "replay/params.h"
@@ -15,13 +16,14 @@
 namespace ext2cow {
 namespace {
 
-Json Ranges(const BlockSet& set, const char* kind) {
+Json RangeJson(BlockRange run) {
+  return {{"start", run.first * kBlockSize}, {"length", run.count * kBlockSize}};
+}
+
+Json Ranges(const BlockSet& set, RangePage* page) {
   Json ranges = Json::array();
   set.ForEachRun([&](BlockRange run) {
-    Json range = {{"start", run.first * kBlockSize},
-                  {"length", run.count * kBlockSize}};
-    if (kind != nullptr) range["kind"] = kind;
-    ranges.push_back(std::move(range));
+    if (page->Take()) ranges.push_back(RangeJson(run));
   });
   return ranges;
 }
@@ -33,26 +35,27 @@ BlockSet All(const SpaceChanges& change) {
   return all;
 }
 
-std::string PathOf(const std::map<SpaceId, std::string>& paths, SpaceId inode) {
-  const auto path = paths.find(inode);
-  return path != paths.end() ? path->second : absl::StrCat("inode ", inode);
-}
-
 Json FileDiff(const std::string& path, const SpaceChanges& change,
-              const BlockSet& others) {
-  Json ranges = Ranges(change.written, "written");
-  for (const Json& range : Ranges(change.zeroed, "zeroed")) {
-    ranges.push_back(range);
-  }
-  for (const Json& range : Ranges(change.discarded, "discarded")) {
-    ranges.push_back(range);
-  }
+              const BlockSet& others, RangePage* page) {
   BlockSet below = others;
   below.Subtract(All(change));
-  for (const Json& range : Ranges(below, "committed")) ranges.push_back(range);
-  std::sort(ranges.begin(), ranges.end(), [](const Json& a, const Json& b) {
-    return a["start"] < b["start"];
+  std::vector<std::pair<BlockRange, const char*>> runs;
+  for (const auto& [set, kind] :
+       {std::pair(&change.written, "written"), {&change.zeroed, "zeroed"},
+        {&change.discarded, "discarded"}, {&below, "committed"}}) {
+    set->ForEachRun([&, name = kind](BlockRange run) {
+      runs.emplace_back(run, name);
+    });
+  }
+  std::sort(runs.begin(), runs.end(), [](const auto& a, const auto& b) {
+    return a.first.first < b.first.first;
   });
+  Json ranges = Json::array();
+  for (const auto& [run, kind] : runs) {
+    if (!page->Take()) continue;
+    Json& range = ranges.emplace_back(RangeJson(run));
+    range["kind"] = kind;
+  }
   return {{"path", path},
           {"blocks", change.Count() + below.Count()},
           {"ranges", std::move(ranges)}};
@@ -164,6 +167,7 @@ absl::StatusOr<Json> EngineImpl::Diff(const Json& params) {
       }
     }
   }
+  RangePage page = RangePage::Of(params);
   Json files = Json::array();
   uint64_t blocks = 0;
   std::set<SpaceId> inodes;
@@ -171,16 +175,19 @@ absl::StatusOr<Json> EngineImpl::Diff(const Json& params) {
   for (const auto& [inode, set] : others) inodes.insert(inode);
   for (SpaceId inode : inodes) {
     Json file =
-        FileDiff(PathOf(paths, inode), (*changes)[inode], others[inode]);
+        FileDiff(PathOf(paths, inode), (*changes)[inode], others[inode],
+                 &page);
     if (file["blocks"] == 0) continue;
     blocks += file["blocks"].get<uint64_t>();
     files.push_back(std::move(file));
   }
-  return Json{{"session", *name},
-              {"generation", to},
-              {"against", against.empty() ? absl::StrCat(from) : against},
-              {"blocks", blocks},
-              {"files", std::move(files)}};
+  Json answer = {{"session", *name},
+                 {"generation", to},
+                 {"against", against.empty() ? absl::StrCat(from) : against},
+                 {"blocks", blocks},
+                 {"files", std::move(files)}};
+  page.Finish(&answer);
+  return answer;
 }
 
 absl::StatusOr<Json> EngineImpl::Map(const Json& params) {
@@ -204,15 +211,12 @@ absl::StatusOr<Json> EngineImpl::Map(const Json& params) {
     if (const SessionRecord* r = catalog_.FindSession(*name)) paths = r->files;
   }
   for (const auto& [inode, file] : (*session)->files) paths[inode] = file.path;
+  RangePage page = RangePage::Of(params);
   Json files = Json::array();
   for (const auto& [inode, path] : paths) {
     uint64_t size = 0;
     if (auto file = maps_->File(generation, inode); file.ok()) {
       size = file->map->size();
-    }
-    std::vector<Conflict> here;
-    for (const Conflict& c : conflicts) {
-      if (c.inode == inode) here.push_back(c);
     }
     const auto change = changes.find(inode);
     const auto read = reads.find(inode);
@@ -220,19 +224,23 @@ absl::StatusOr<Json> EngineImpl::Map(const Json& params) {
     const SpaceChanges& mine = change == changes.end() ? none : change->second;
     BlockSet zeros = mine.zeroed;
     zeros.Union(mine.discarded);
-    files.push_back(
-        {{"path", path},
-         {"size", size},
-         {"written", Ranges(mine.written, nullptr)},
-         {"zeroed", Ranges(zeros, nullptr)},
-         {"read",
-          Ranges(read == reads.end() ? BlockSet() : read->second, nullptr)},
-         {"conflicts",
-          ConflictJson(*name, generation, here, paths)["conflicts"]}});
+    Json& shown = files.emplace_back(Json{{"path", path}, {"size", size}});
+    shown["written"] = Ranges(mine.written, &page);
+    shown["zeroed"] = Ranges(zeros, &page);
+    shown["read"] =
+        Ranges(read == reads.end() ? BlockSet() : read->second, &page);
+    Json& in_conflict = shown["conflicts"] = Json::array();
+    for (const Conflict& conflict : conflicts) {
+      if (conflict.inode == inode && page.Take()) {
+        in_conflict.push_back(ConflictJson(conflict, path));
+      }
+    }
   }
-  return Json{{"session", *name},
-              {"generation", generation},
-              {"files", std::move(files)}};
+  Json answer = {{"session", *name},
+                 {"generation", generation},
+                 {"files", std::move(files)}};
+  page.Finish(&answer);
+  return answer;
 }
 
 }  // namespace ext2cow

@@ -10,6 +10,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "replay/answers.h"
 #include "replay/engine_impl.h"
 #include "replay/params.h"
 
@@ -245,7 +246,7 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
       paths.insert(r->files.begin(), r->files.end());
     }
     if (verdict.refused) {
-      return ConflictJson(request->session, base, verdict.conflicts, paths);
+      return ConflictAnswer(request->session, base, verdict.conflicts, paths);
     }
   }
   uint64_t dropped = CountBlocks(verdict.dropped);

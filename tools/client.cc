@@ -12,6 +12,8 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <map>
+#include <utility>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
@@ -62,6 +64,41 @@ void DrawProgress(uint64_t done, uint64_t total) {
                "########################################", kWidth - filled, "",
                static_cast<int>(done * 100 / total));
   if (done >= total) std::fputc('\n', stderr);
+}
+
+// All lists of all files in the answer of diff or map.
+template <typename Visit>
+void ForEachList(nlohmann::json* answer, Visit visit) {
+  for (nlohmann::json& file : (*answer)["files"]) {
+    for (const auto& [key, list] : file.items()) {
+      if (list.is_array()) visit(file["path"], key, &list);
+    }
+  }
+}
+
+uint64_t CountRanges(nlohmann::json* answer) {
+  uint64_t count = 0;
+  ForEachList(answer, [&](const auto&, const auto&, nlohmann::json* list) {
+    count += list->size();
+  });
+  return count;
+}
+
+// Adds the page that follows `*answer` to it.
+void AppendRanges(nlohmann::json page, nlohmann::json* answer) {
+  std::map<std::pair<std::string, std::string>, nlohmann::json*> lists;
+  ForEachList(answer, [&](const std::string& path, const std::string& key,
+                          nlohmann::json* list) { lists[{path, key}] = list; });
+  // A page with nothing new is the last, whatever it says.
+  bool more = false;
+  ForEachList(&page, [&](const std::string& path, const std::string& key,
+                         nlohmann::json* list) {
+    const auto to = lists.find({path, key});
+    if (to == lists.end()) return;  // new since the page before
+    more = more || !list->empty();
+    for (nlohmann::json& range : *list) to->second->push_back(std::move(range));
+  });
+  if (!more || !page.contains("more")) answer->erase("more");
 }
 
 }  // namespace
@@ -153,11 +190,25 @@ absl::StatusOr<nlohmann::json> Client::Ask(const std::string& method,
   }
 }
 
-absl::StatusOr<nlohmann::json> Client::Run(const std::string& method,
-                                           const nlohmann::json& params,
-                                           const Engine::Progress& progress) {
+absl::StatusOr<nlohmann::json> Client::RunOnce(
+    const std::string& method, const nlohmann::json& params,
+    const Engine::Progress& progress) {
   if (stream_ != nullptr) return Ask(method, params, progress);
   return engine_->Execute(method, params, progress);
+}
+
+absl::StatusOr<nlohmann::json> Client::Run(const std::string& method,
+                                           nlohmann::json params,
+                                           const Engine::Progress& progress) {
+  auto answer = RunOnce(method, params, progress);
+  if (method != "diff" && method != "map") return answer;
+  while (answer.ok() && answer->contains("more")) {
+    params["skip"] = CountRanges(&*answer);
+    auto page = RunOnce(method, params, progress);
+    if (!page.ok()) return page.status();
+    AppendRanges(*std::move(page), &*answer);
+  }
+  return answer;
 }
 
 int RunAndPrint(const std::string& program, const CommonOptions& options,

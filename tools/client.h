@@ -38,12 +38,16 @@ class Client {
       const CommonOptions& options, bool inspect);
   ~Client();
 
+  // An answer of many pages is put together.
   absl::StatusOr<nlohmann::json> Run(const std::string& method,
-                                     const nlohmann::json& params,
+                                     nlohmann::json params,
                                      const Engine::Progress& progress);
 
  private:
   Client() = default;
+  absl::StatusOr<nlohmann::json> RunOnce(const std::string& method,
+                                         const nlohmann::json& params,
+                                         const Engine::Progress& progress);
   absl::StatusOr<nlohmann::json> Ask(const std::string& method,
                                      const nlohmann::json& params,
                                      const Engine::Progress& progress);

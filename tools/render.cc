@@ -58,7 +58,8 @@ std::string RenderCommit(const json& r) {
   }
   return absl::StrCat("conflict: session ", session, " on generation ",
                       r["base_generation"].dump(),
-                      " touched what was committed since\n", Table(rows));
+                      " touched what was committed since\n", Table(rows),
+                      r.contains("more") ? "and more\n" : "");
 }
 
 std::string RenderSessions(const json& r) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 
 #include "nlohmann/json.hpp"
 #include "tests/support/server_fixture.h"
@@ -105,6 +106,53 @@ TEST_F(ControlTest, CommitsThroughTheSocket) {
   }
   EXPECT_EQ(answer["id"], "a") << answer;
   EXPECT_EQ(answer["result"]["result"], "committed") << answer;
+}
+
+// An answer with all ranges of a session could fill the server's memory.
+TEST_F(ControlTest, ManyRangesComeInPages) {
+  constexpr uint64_t kRanges = 20'000, kPage = 16'384;
+  ImageSpec spec;
+  spec.size = "200M";
+  spec.files = {{kDisk, std::string(2 * kRanges * 4096, '\0')}};
+  server_.reset();
+  std::filesystem::remove_all(store_);
+  MakeImage(spec);
+  Start();
+  NbdClient writer = Connect("s");
+  for (uint64_t i = 0; i < kRanges; ++i) {
+    ASSERT_EQ(writer.Write(2 * i * 4096, "x"), 0);
+  }
+  ControlClient client(socket_);
+  const auto ask = [&](const char* method, uint64_t skip) {
+    return client.Ask({{"jsonrpc", "2.0"},
+                       {"id", 1},
+                       {"method", method},
+                       {"params", {{"session", "s"}, {"skip", skip}}}})["result"];
+  };
+  const json first = ask("diff", 0), last = ask("diff", kPage);
+  EXPECT_EQ(first["blocks"], kRanges);
+  EXPECT_EQ(first["more"], true);
+  EXPECT_EQ(first["files"][0]["ranges"].size(), kPage);
+  EXPECT_EQ(last["files"][0]["ranges"].size(), kRanges - kPage);
+  EXPECT_EQ(last["files"][0]["ranges"][0]["start"], 2 * kPage * 4096);
+  EXPECT_FALSE(last.contains("more"));
+  EXPECT_EQ(ask("map", 0)["more"], true);
+
+  const json diff = json::parse(Tool({"diff", "s", "--json"}).out);
+  EXPECT_FALSE(diff.contains("more"));
+  ASSERT_EQ(diff["files"][0]["ranges"].size(), kRanges);
+  EXPECT_EQ(diff["files"][0]["ranges"][kPage]["start"], 2 * kPage * 4096);
+  const json map = json::parse(Tool({"map", "s", "--json"}).out);
+  EXPECT_EQ(map["files"][0]["written"].size(), kRanges);
+
+  NbdClient other = Connect("other");
+  ASSERT_EQ(other.Write(0, Repeat('y', 2 * kRanges * 4096 / 8)), 0);
+  ASSERT_EQ(other.Write(2 * kRanges * 4096 / 8,
+                        Repeat('y', 2 * kRanges * 4096 / 8 * 7)), 0);
+  ASSERT_EQ(Commit({"other"}).status, 0);
+  const ProcessResult refused = Commit({"s"});
+  EXPECT_EQ(refused.status, 3);
+  EXPECT_TRUE(json::parse(refused.out).contains("more"));
 }
 
 TEST_F(ControlTest, ErrorsHaveTheCodesOfJsonRpc) {

@@ -1,0 +1,71 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "replay/answers.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace ext2cow {
+namespace {
+
+using Json = nlohmann::json;
+
+const char* KindName(Conflict::Kind kind) {
+  return kind == Conflict::Kind::kWriteWrite ? "write-write" : "read-write";
+}
+
+}  // namespace
+
+RangePage RangePage::Of(const nlohmann::json& params) {
+  const auto it = params.find("skip");
+  const bool given = it != params.end() && it->is_number_unsigned();
+  return RangePage(given ? it->get<uint64_t>() : 0);
+}
+
+bool RangePage::Take() {
+  if (skip_ > 0) {
+    --skip_;
+    return false;
+  }
+  more_ = left_ == 0;
+  if (!more_) --left_;
+  return !more_;
+}
+
+void RangePage::Finish(nlohmann::json* answer) const {
+  if (more_) (*answer)["more"] = true;
+}
+
+std::string PathOf(const std::map<SpaceId, std::string>& paths, SpaceId inode) {
+  const auto path = paths.find(inode);
+  return path != paths.end() ? path->second : absl::StrCat("inode ", inode);
+}
+
+Json ConflictJson(const Conflict& conflict, const std::string& path) {
+  return {{"path", path},
+          {"start", conflict.blocks.first * kBlockSize},
+          {"length", conflict.blocks.count * kBlockSize},
+          {"kind", KindName(conflict.kind)},
+          {"generation", conflict.generation},
+          {"by", conflict.by}};
+}
+
+Json ConflictAnswer(const std::string& session, Generation base,
+                    const std::vector<Conflict>& conflicts,
+                    const std::map<SpaceId, std::string>& paths) {
+  RangePage page;
+  Json list = Json::array();
+  for (const Conflict& conflict : conflicts) {
+    if (!page.Take()) break;
+    list.push_back(ConflictJson(conflict, PathOf(paths, conflict.inode)));
+  }
+  Json answer = {{"result", "conflict"},
+                 {"session", session},
+                 {"base_generation", base},
+                 {"conflicts", std::move(list)}};
+  page.Finish(&answer);
+  return answer;
+}
+
+}  // namespace ext2cow
