@@ -99,7 +99,7 @@ absl::Status EngineImpl::Publish(
     moved.generation = generation.number;
     // Its clients know what they wrote, in files too that nobody has open now: of
     // those no mark says so after a crash.
-    if (session->life.connections > 0) {
+    if (Remembers(*session, generation)) {
       BlockSets known = generation.writes;
       std::erase_if(known, [&](const auto& file) {
         return moved.marked.contains(file.first);
@@ -129,12 +129,18 @@ absl::Status EngineImpl::Publish(
   return absl::OkStatus();
 }
 
+bool EngineImpl::Remembers(const Session& session,
+                           const GenerationRecord& generation) {
+  return session.life.connections > 0 ||
+         session.ChangedAbove(generation.source_layers.size());
+}
+
 void EngineImpl::FollowCommit(Session* session,
                               const GenerationRecord& generation,
                               ServedFiles served) {
   absl::MutexLock lock(&mu_);
   GoOnAt(session, generation.number, std::move(served));
-  if (session->life.connections > 0) {
+  if (Remembers(*session, generation)) {
     session->reads.Add(generation.writes);
   } else {
     session->reads.Clear();

@@ -238,6 +238,11 @@ class EngineImpl : public Engine {
       const std::vector<std::shared_ptr<const FileMap>>* new_maps,
       rocksdb::WriteBatch* batch)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Whether anything still rests on what the session knows once the commit is
+  // made: a client's memory, or changes that came after the freeze.
+  bool Remembers(const Session& session, const GenerationRecord& generation)
+      ABSL_SHARED_LOCKS_REQUIRED(session.gate)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The session that was committed goes on from what it made.
   void FollowCommit(Session* session, const GenerationRecord& generation,
                     ServedFiles served)

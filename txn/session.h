@@ -68,6 +68,11 @@ class Session {
   void AddFile(SpaceId inode, const std::string& path, ServedFile served)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(gate);
 
+  // Whether it holds changes above its `frozen` oldest layers.
+  bool ChangedAbove(size_t frozen) const ABSL_SHARED_LOCKS_REQUIRED(gate) {
+    return written_since_freeze || stack->layers().size() > frozen + 1;
+  }
+
   // Reads the image below the stack; marks nothing.
   absl::Status ReadBelow(const File& file, uint64_t offset, void* buffer,
                          size_t length) const ABSL_SHARED_LOCKS_REQUIRED(gate);

@@ -356,6 +356,27 @@ TEST_F(CommitRacesTest, TwoForcedCommitsOfOneSession) {
   EXPECT_EQ(Newest(), 1);
 }
 
+//   client of s                     committer of s
+//                                   freezes
+//   reads 2, writes 3, leaves
+//                                   nobody is connected: forgets what was read,
+//                                   but not for the write of 3
+TEST_F(CommitRacesTest, WriteAfterTheFreezeKeepsWhatItsClientRead) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  Stop* const frozen = points_.At("commit:frozen");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  frozen->Await();
+  Read(session.get(), 2);
+  Write(session.get(), 3, 'b');
+  session->Close();
+  frozen->Go();
+  commit.Join();
+  CommitByAnother(2, 'n');
+  EXPECT_EQ(Commit("s"), "conflict");
+}
+
 // Two requests for one session that are taken from the queue at once.
 TEST_F(CommitRacesTest, TwoCommitsOfOneSessionInOneTurn) {
   Open();
