@@ -7,9 +7,10 @@
 //   freeze                                        its generation
 //   check                                         the newest generation
 //   plan                                          "
-//   record                                        the one that it makes
+//   record                                        the one that it makes, without
+//                                                 the layers that are in it
 //   sync      layers, undo, pieces, their names   "
-//   apply     the image, then "applied"           ", without its old layers
+//   apply     the image, then "applied"           "
 //
 // Requests that wait are recorded one after another, then synced and applied
 // together: each is planned on the one before, which the image shows through its

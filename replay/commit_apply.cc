@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
@@ -81,68 +80,16 @@ absl::Status EngineImpl::DropOldGenerations() {
 }
 
 absl::Status EngineImpl::MarkApplied(Generation number) {
-  std::shared_ptr<Session> live;
-  {
-    absl::MutexLock lock(&mu_);
-    const std::string name = catalog_.generations().at(number).session;
-    // Not while it is being loaded with the layers that go now:
-    //
-    //   opener                          committer
-    //   finds layers 1, 2
-    //                                   the record has 2 alone, 1 is removed
-    //   opens 1, 2
-    const auto idle = [&] {
-      mu_.AssertHeld();
-      const auto it = live_.find(name);
-      return it == live_.end() || !it->second->life.busy;
-    };
-    mu_.Await(absl::Condition(&idle));
-    const auto it = live_.find(name);
-    if (it == live_.end()) return NameApplied(number, nullptr);
-    live = it->second;
-    ++live->life.users;
-    ++live->life.commands;
-  }
-  auto release = absl::MakeCleanup([&] { Release(live); });
-  absl::MutexLock gate(&live->gate);
   absl::MutexLock lock(&mu_);
-  return NameApplied(number, live.get());
-}
-
-absl::Status EngineImpl::NameApplied(Generation number, Session* live) {
   GenerationRecord generation = catalog_.generations().at(number);
-  const std::vector<LayerId> sources =
-      std::exchange(generation.source_layers, {});
   generation.applied = true;
-  const uint32_t pieces = std::exchange(generation.redo_pieces, 0);
+  generation.source_layers.clear();
   rocksdb::WriteBatch batch;
-  DeletePieces(&batch, number, pieces);
+  DeletePieces(&batch, number, std::exchange(generation.redo_pieces, 0));
   batch.Put(GenerationKey(number), EncodeGeneration(generation));
-  SessionRecord session;
-  const SessionRecord* known = catalog_.FindSession(generation.session);
-  const bool drop = known != nullptr && known->layers.size() > sources.size() &&
-                    std::equal(sources.begin(), sources.end(),
-                               known->layers.begin());
-  if (drop) {
-    session = *known;
-    session.layers.erase(session.layers.begin(),
-                         session.layers.begin() +
-                             static_cast<std::ptrdiff_t>(sources.size()));
-    if (live == nullptr) {
-      auto left = Stack::Open(store_.get(), session.layers, {.read_only = true});
-      if (!left.ok()) return left.status();
-      session.changed_bytes = (*left)->ChangedBytes();
-    }
-    batch.Put(SessionKey(session.name), EncodeSession(session));
-  }
   absl::Status status = store_->Write(&batch, /*sync=*/false);
-  if (!status.ok()) return status;
-  catalog_.PutGeneration(generation);
-  if (drop) {
-    if (live != nullptr) live->stack->DropOldest(session.layers.size());
-    catalog_.PutSession(std::move(session));
-  }
-  return absl::OkStatus();
+  if (status.ok()) catalog_.PutGeneration(std::move(generation));
+  return status;
 }
 
 absl::Status EngineImpl::FinishApplied() {

@@ -97,6 +97,11 @@ absl::Status EngineImpl::Publish(
     session->gate.AssertHeld();
     moved = RecordOf(*session);
     moved.generation = generation.number;
+    moved.layers.erase(
+        moved.layers.begin(),
+        moved.layers.begin() +
+            static_cast<std::ptrdiff_t>(generation.source_layers.size()));
+    moved.changed_bytes = 0;  // what is left after a crash is measured then
     // Its clients know what they wrote, in files too that nobody has open now: of
     // those no mark says so after a crash.
     if (Remembers(*session, generation)) {
@@ -145,6 +150,8 @@ void EngineImpl::FollowCommit(Session* session,
   } else {
     session->reads.Clear();
   }
+  session->stack->DropOldest(session->stack->layers().size() -
+                             generation.source_layers.size());
 }
 
 absl::Status EngineImpl::Record(

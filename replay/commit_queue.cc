@@ -72,7 +72,7 @@ void EngineImpl::CommitTogether(const std::vector<WaitingCommit*>& waiting) {
   };
   uint64_t bytes = 0;
   for (WaitingCommit* w : waiting) {
-    // A session's layers leave it when they are applied.
+    // "empty" tells a session's next commit that the one before counts.
     const bool again = absl::c_any_of(recorded, [&](const WaitingCommit* r) {
       return r->request.session == w->request.session;
     });

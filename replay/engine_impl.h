@@ -271,9 +271,6 @@ class EngineImpl : public Engine {
   // Durable with the next synced write, like FinishApplied.
   absl::Status MarkApplied(Generation number)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // `live`: the session that was committed, its gate held alone; or null.
-  absl::Status NameApplied(Generation number, Session* live)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status FinishApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
 
   // commands.cc, one function a command.

@@ -310,8 +310,8 @@ TEST_F(CommitRacesTest, FileOpenedDuringAMoveIsOfTheNewGeneration) {
 
 //   opener of s                     committer of s, nobody connected
 //                                   recorded, writes the image
-//   loads the layers of s
-//                                   drops the layers of s
+//   loads s
+//                                   lets go of the layers of s
 TEST_F(CommitRacesTest, OpenDuringApplyDoesNotMissTheLayers) {
   Open();
   auto session = Connect("s");
@@ -324,9 +324,8 @@ TEST_F(CommitRacesTest, OpenDuringApplyDoesNotMissTheLayers) {
   Actor open(&points_, [&] { session = Connect("s"); });
   loading->Await();
   recorded->Go();
-  EXPECT_TRUE(commit.AwaitAsleep());
-  loading->Go();
   commit.Join();
+  loading->Go();
   open.Join();
   ASSERT_NE(session, nullptr);
   EXPECT_EQ(Read(session.get(), 1), 'a');
@@ -336,6 +335,49 @@ TEST_F(CommitRacesTest, OpenDuringApplyDoesNotMissTheLayers) {
   Reopen();
   EXPECT_EQ(ReadIn("s", 1), 'a');
   EXPECT_EQ(ReadIn("s", 2), 'b');
+}
+
+// The layers of the commit are those of the snapshot.
+TEST_F(CommitRacesTest, RollbackDuringApplyKeepsTheSnapshotsContent) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  EXPECT_TRUE(Execute("snapshot", {{"session", "s"}, {"name", "S"}}).ok());
+  Stop* const recorded = points_.At("commit:recorded");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  recorded->Await();
+  session->Close();
+  EXPECT_TRUE(Execute("rollback", {{"session", "s"}, {"name", "S"}}).ok());
+  recorded->Go();
+  commit.Join();
+  EXPECT_EQ(ReadIn("s", 1), 'a');
+  EXPECT_EQ(Execute("info", {{"session", "s"}})->at("changed_bytes"), kBlock);
+}
+
+// Blocks that gave way are gone from the session with the commit itself.
+TEST_F(CommitRacesTest, CloneDuringApplyHasNothingThatGaveWay) {
+  Open();
+  auto session = Connect("s");
+  Write(session.get(), 3, 'a');
+  Write(session.get(), 4, 'a');
+  session.reset();
+  CommitByAnother(3, 'n');
+  Stop* const recorded = points_.At("commit:recorded");
+  Actor commit(&points_, [&] {
+    const auto answer =
+        Execute("commit", {{"session", "s"}, {"on_conflict", "theirs"}});
+    EXPECT_TRUE(answer.ok()) << answer.status();
+  });
+  recorded->Await();
+  EXPECT_TRUE(Execute("clone", {{"source", "s"}, {"name", "c"}}).ok());
+  session = Connect("s");
+  EXPECT_EQ(Read(session.get(), 3), 'n');
+  EXPECT_EQ(Read(session.get(), 4), 'a');
+  recorded->Go();
+  commit.Join();
+  EXPECT_EQ(Read(session.get(), 3), 'n');
+  EXPECT_EQ(Commit("c"), "empty");
+  EXPECT_EQ(ReadAt("latest", 3), 'n');
 }
 
 TEST_F(CommitRacesTest, TwoForcedCommitsOfOneSession) {
