@@ -50,12 +50,14 @@ absl::Status CopyBlocks(const View& view, const BlockSet& blocks, Stack* layer) 
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
-    const CommitRecord& record, GenerationRecord* generation) {
+    const Session* session, const CommitRecord& record,
+    GenerationRecord* generation) {
   BlockSet blocks = ChangedBlocks(record);
   BlockSet fresh = generation->allocated;  // in use in no readable generation
   {
     absl::MutexLock lock(&mu_);
-    if (!catalog_.NewestNeededBeside(generation->session, history_)) {
+    if (!catalog_.NewestNeededBeside(session != nullptr ? session->name() : "",
+                                     history_)) {
       pins_held_ = true;  // until Record ends: nobody opens what can't be undone
       return nullptr;
     }
@@ -165,7 +167,7 @@ absl::Status EngineImpl::Record(
   auto free_undo = absl::MakeCleanup([&] {
     if (generation->undo != 0) FreeUnnamed(generation->undo);
   });
-  auto undo = WriteUndo(*record, generation);
+  auto undo = WriteUndo(session, *record, generation);
   if (!undo.ok()) return undo.status();
   rocksdb::WriteBatch batch;
   auto pieces = WritePieces(store_.get(), *record, &batch);

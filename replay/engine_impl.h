@@ -227,8 +227,10 @@ class EngineImpl : public Engine {
       std::shared_ptr<const CommitRecord> record,
       const std::vector<std::shared_ptr<const FileMap>>* new_maps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Null when nobody but `session` can read what was before.
   absl::StatusOr<std::shared_ptr<Stack>> WriteUndo(
-      const CommitRecord& record, GenerationRecord* generation);
+      const Session* session, const CommitRecord& record,
+      GenerationRecord* generation);
   // Names the commit, with its last piece in `batch`, and publishes it. `undo`:
   // null when nobody needs it.
   absl::Status Publish(

@@ -75,8 +75,8 @@ class Catalog {
   // before the newest kept although nothing pins them. Never before an adopted
   // one: what others overwrote can't be read.
   Generation OldestNeeded(uint64_t history) const;
-  // Whether any other than session `except` (with its connections' one pin) may
-  // still read the newest generation once the next one is there.
+  // Whether any other than session `except` (empty: none) with its connections' one
+  // pin may still read the newest generation once the next one is there.
   bool NewestNeededBeside(const std::string& except, uint64_t history) const;
   // Who pins a generation: "session a", "snapshot a@s", "tag t", "connection".
   std::vector<std::string> PinnedBy(Generation generation) const;

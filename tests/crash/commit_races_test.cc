@@ -288,6 +288,18 @@ TEST_F(CommitRacesTest, OpenWaitsForACommitThatKeepsNoUndo) {
   EXPECT_EQ(at_point, 'n');
 }
 
+// A revert is nobody's, also not of a session that has its name.
+TEST_F(CommitRacesTest, RevertKeepsUndoForASessionNamedRevert) {
+  Open({.history = 0});
+  EXPECT_TRUE(Execute("create", {{"session", "revert"}}).ok());
+  CommitByAnother(3, 'n');
+  CommitByAnother(4, 'm');
+  EXPECT_TRUE(Execute("rm", {{"session", "another1"}}).ok());
+  EXPECT_TRUE(Execute("rm", {{"session", "another2"}}).ok());
+  EXPECT_TRUE(Execute("revert", {{"point", "1"}}).ok());
+  EXPECT_EQ(ReadIn("revert", 3), Old(3));
+}
+
 //   opener of a second file         committer
 //   its map at generation 0
 //                                   the session moves to 2
