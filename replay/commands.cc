@@ -92,6 +92,7 @@ absl::StatusOr<Json> EngineImpl::Create(const Json& params) {
     return Clone({{"source", at}, {"name", *name}});
   }
   absl::MutexLock lock(&mu_);
+  AwaitSettled();
   if (catalog_.FindSession(*name) != nullptr || live_.contains(*name)) {
     return absl::AlreadyExistsError(
         absl::StrCat("there is a session ", *name, " already"));

@@ -169,6 +169,7 @@ absl::Status EngineImpl::Record(
   });
   auto undo = WriteUndo(session, *record, generation);
   if (!undo.ok()) return undo.status();
+  SyncPoint("commit:undone");
   rocksdb::WriteBatch batch;
   auto pieces = WritePieces(store_.get(), *record, &batch);
   if (!pieces.ok()) return pieces.status();
@@ -207,6 +208,14 @@ absl::Status EngineImpl::SyncRecorded() {
 
 bool EngineImpl::NewestIsSettled() const {
   return !pins_held_ && (unsynced_ == 0 || !store_->health().ok());
+}
+
+void EngineImpl::AwaitSettled() {
+  const auto settled = [this] {
+    mu_.AssertHeld();
+    return NewestIsSettled();
+  };
+  mu_.Await(absl::Condition(&settled));
 }
 
 }  // namespace ext2cow

@@ -297,11 +297,7 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
   PointConnection::What what;
   {
     absl::MutexLock lock(&mu_);
-    const auto settled = [&] {
-      mu_.AssertHeld();
-      return NewestIsSettled();
-    };
-    mu_.Await(absl::Condition(&settled));
+    AwaitSettled();
     if (!request.snapshot.empty()) {
       const SessionRecord* session = catalog_.FindSession(request.session);
       const SnapshotRecord* snapshot =

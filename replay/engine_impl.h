@@ -254,6 +254,8 @@ class EngineImpl : public Engine {
   absl::Status SyncRecorded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Whether who comes now need not wait for the newest generation.
   bool NewestIsSettled() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Before anything is pinned that nobody pins yet.
+  void AwaitSettled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // commit_apply.cc
   absl::Status ApplyPending(const Progress& progress)

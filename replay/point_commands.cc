@@ -56,6 +56,7 @@ absl::StatusOr<Json> EngineImpl::Tag(const Json& params) {
     point = it->is_string() ? it->get<std::string>() : it->dump();
   }
   absl::MutexLock lock(&mu_);
+  AwaitSettled();
   if (catalog_.tags().contains(name)) {
     return absl::AlreadyExistsError(absl::StrCat(
         "there is a tag ", name, " already; `ext2cow untag` removes it"));

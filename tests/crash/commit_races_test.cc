@@ -288,6 +288,30 @@ TEST_F(CommitRacesTest, OpenWaitsForACommitThatKeepsNoUndo) {
   EXPECT_EQ(at_point, 'n');
 }
 
+// The same for what pins the newest generation without a connection.
+TEST_F(CommitRacesTest, TagAndCreateWaitForACommitThatKeepsNoUndo) {
+  Open({.history = 0});
+  const auto session = Connect("s");
+  Write(session.get(), 3, 'n');
+  Stop* const undone = points_.At("commit:undone");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  undone->Await();
+  Actor tag(&points_, [&] {
+    EXPECT_EQ(Execute("tag", {{"name", "t"}})->at("generation"), 1);
+  });
+  Actor create(&points_, [&] {
+    EXPECT_EQ(Execute("create", {{"session", "c"}})->at("generation"), 1);
+  });
+  EXPECT_TRUE(tag.AwaitAsleep());
+  EXPECT_TRUE(create.AwaitAsleep());
+  undone->Go();
+  commit.Join();
+  tag.Join();
+  create.Join();
+  EXPECT_EQ(ReadAt("t", 3), 'n');
+  EXPECT_EQ(ReadIn("c", 3), 'n');
+}
+
 // A revert is nobody's, also not of a session that has its name.
 TEST_F(CommitRacesTest, RevertKeepsUndoForASessionNamedRevert) {
   Open({.history = 0});
