@@ -350,6 +350,14 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
     return ConflictAnswer(session->name(), base, verdict->conflicts,
                           frozen->paths);
   }
+  if (!verdict->dropped.empty() && !request.dry_run) {
+    // Not of what would stay: committed next, it would overwrite the others'.
+    absl::ReaderMutexLock gate(&session->gate);
+    if (session->ChangedAbove(frozen->stack->layers().size())) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "session ", session->name(), " was written meanwhile: try again"));
+    }
+  }
   auto committed = PlanAndRecord(session.get(), request, *frozen, *verdict);
   if (!committed.ok() && verdict->moves && SyncRecorded().ok()) {
     // It failed, but stays where the check lets it move.

@@ -416,6 +416,32 @@ TEST_F(CommitRacesTest, CloneDuringApplyHasNothingThatGaveWay) {
   EXPECT_EQ(ReadAt("latest", 3), 'n');
 }
 
+//   client of s                     committer of s, with `theirs`
+//                                   freezes
+//   writes 3 again, leaves
+//                                   drops 3 of what is frozen
+TEST_F(CommitRacesTest, WriteAfterTheFreezeDoesNotComeBackOverTheirs) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 3, 'a');
+  Write(session.get(), 4, 'a');
+  CommitByAnother(3, 'n');
+  const Json theirs = {{"session", "s"}, {"on_conflict", "theirs"}};
+  Stop* const frozen = points_.At("commit:frozen");
+  absl::StatusOr<Json> answer = Json();
+  Actor commit(&points_, [&] { answer = Execute("commit", theirs); });
+  frozen->Await();
+  Write(session.get(), 3, 'b');
+  session->Close();
+  frozen->Go();
+  commit.Join();
+  EXPECT_TRUE(absl::IsFailedPrecondition(answer.status())) << answer.status();
+  EXPECT_EQ(Execute("commit", theirs)->at("result"), "committed");
+  EXPECT_EQ(Commit("s"), "empty");
+  EXPECT_EQ(ReadAt("latest", 3), 'n');
+  EXPECT_EQ(ReadAt("latest", 4), 'a');
+}
+
 TEST_F(CommitRacesTest, TwoForcedCommitsOfOneSession) {
   Open();
   const auto session = Connect("s");
