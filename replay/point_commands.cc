@@ -116,9 +116,9 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
         "this is another image (", UuidOf(*now), "): the store belongs to ",
         identity.uuid));
   }
-  if (!live_.empty()) {
+  if (catalog_.HasConnections()) {
     return absl::FailedPreconditionError(
-        "sessions are connected: stop their clients first");
+        "sessions or points are connected: stop their clients first");
   }
   if (*now == identity.superblock && pending_.empty()) {
     return Json{{"result", "unchanged"}, {"generation", identity.newest}};

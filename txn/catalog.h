@@ -61,6 +61,7 @@ class Catalog {
   // Held by an open connection rather than by a record.
   void PinGeneration(Generation generation);
   void UnpinGeneration(Generation generation);
+  bool HasConnections() const { return !connection_pins_.empty(); }
   void RefLayers(const std::vector<LayerId>& layers);
   // The layers that nobody needs any more are appended to `freed`.
   void UnrefLayers(const std::vector<LayerId>& layers,
