@@ -115,6 +115,10 @@ absl::Status EngineImpl::ApplyPending(const Progress& progress) {
   SyncPoint("commit:recorded");
   status = Apply(device_, pending_, progress);
   SyncPoint("commit:written");
+  if (absl::IsFailedPrecondition(status)) {  // somebody else's image
+    absl::MutexLock lock(&mu_);
+    Refuse(status);
+  }
   for (const auto& record : pending_) {
     if (status.ok()) status = MarkApplied(record->generation);
   }

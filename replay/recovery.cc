@@ -101,8 +101,8 @@ absl::Status EngineImpl::Recover() {
   }
   const absl::Status status = ApplyPending(nullptr);
   // Readers are right under the record; somebody else's change is not ours to
-  // write over.
-  if (status.code() == absl::StatusCode::kFailedPrecondition) return status;
+  // write over, but a tool may `adopt` it.
+  if (absl::IsFailedPrecondition(status) && options_.serving) return status;
   if (!status.ok() && options_.log) options_.log(std::string(status.message()));
   return absl::OkStatus();
 }

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // An image that somebody else changed, and the way out.
+#include <memory>
 #include <string>
 
-#include "absl/time/clock.h"
 #include "tests/crash/engine_fixture.h"
 #include "tests/support/process.h"
 
@@ -42,6 +42,51 @@ TEST_F(AdoptTest, IsRefusedWhileAPointIsConnected) {
   point.reset();
   const auto adopted = Execute("adopt", Json::object());
   EXPECT_TRUE(adopted.ok()) << adopted.status();
+}
+
+// The last look before apply's first write is as good as any.
+TEST_F(AdoptTest, ImageChangedBeforeApplyIsRefusedToReaders) {
+  Open();
+  auto session = Connect("s");
+  Write(session.get(), 3, 'a');
+  Stop* const recorded = points_.At("commit:recorded");
+  std::string answer;
+  Actor commit(&points_, [&] { answer = Commit("s"); });
+  recorded->Await();
+  ChangeImage();
+  recorded->Go();
+  commit.Join();
+  EXPECT_NE(answer.find("adopt"), std::string::npos) << answer;
+  EXPECT_TRUE(absl::IsFailedPrecondition(ReadStatus(session.get())));
+  session.reset();
+  const auto adopted = Execute("adopt", Json::object());
+  EXPECT_TRUE(adopted.ok()) << adopted.status();
+  EXPECT_EQ(ReadAt("latest", 3), Old(3));
+}
+
+// Recovery refuses, for a server and for a tool; the tool can adopt all the same.
+TEST_F(AdoptTest, TakesAnImageThatRecoveryRefuses) {
+  Open();
+  auto session = Connect("s");
+  Write(session.get(), 3, 'a');
+  Stop* const recorded = points_.At("commit:recorded");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  recorded->Await();
+  SimDisk::Files left = world_->disk().Now();
+  recorded->Go();
+  commit.Join();
+  session.reset();
+  world_->Shutdown();
+  left[kImageName] = Relabelled(left[kImageName]);
+  world_.reset();
+  world_ = std::make_unique<Recovered>(left);
+  EXPECT_TRUE(absl::IsFailedPrecondition(world_->status())) << world_->status();
+  OpenOn(std::move(left), {.serving = false});
+  EXPECT_TRUE(absl::IsFailedPrecondition(TryConnect("s").status()));
+  const auto adopted = Execute("adopt", Json::object());
+  EXPECT_TRUE(adopted.ok()) << adopted.status();
+  Reopen();
+  EXPECT_EQ(ReadAt("latest", 3), Old(3));
 }
 
 }  // namespace
