@@ -134,9 +134,10 @@ absl::Status EngineImpl::RemoveStrays() {
   {
     absl::MutexLock lock(&mu_);
     for (const auto& [name, record] : catalog_.sessions()) {
-      if ((record.anonymous &&
-           options_.on_disconnect != OnDisconnect::kCommit) ||
-          Catalog::IsUnused(record)) {
+      // A tool does not know the server's policy.
+      const bool dropped = record.anonymous && options_.serving &&
+                           options_.on_disconnect != OnDisconnect::kCommit;
+      if (dropped || Catalog::IsUnused(record)) {
         unkept.push_back(name);
       }
     }

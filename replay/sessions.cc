@@ -92,7 +92,8 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     session->life.connections = connection ? 1 : 0;
     session->life.was_connected = connection;
     session->life.commands = connection ? 0 : 1;
-    session->life.anonymous = record.anonymous;
+    // One with a record is kept under its generated name.
+    session->life.anonymous = known == nullptr && record.anonymous;
     session->life.from_connection = record.from_connection;
     session->life.pinned = record.generation;
     session->life.changed_bytes = record.changed_bytes;
