@@ -144,6 +144,8 @@ class EngineImpl : public Engine {
   // answer's holder lives nobody can load it.
   absl::StatusOr<SessionRecord> TakeRecord(const std::string& name, bool force);
   void ReturnRecord(const std::string& name);
+  // The record of a session that is taken already, once no command uses it.
+  absl::StatusOr<SessionRecord> UnloadedRecord(const std::string& name);
 
   // freeze.cc
   // Puts an empty layer on top; the gate is held alone. Answers the layers below.

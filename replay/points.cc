@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "replay/answers.h"
+#include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 #include "replay/params.h"
 
@@ -217,13 +218,14 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
   }
   Verdict verdict;
   Generation newest;
-  bool moved;
+  bool moved = true;
   std::map<SpaceId, std::string> paths;
   {
     auto session = Acquire(request->session, User::kCommand);
     if (!session.ok()) return session.status();
     auto release = absl::MakeCleanup([&] {
-      ReturnRecord(request->session);
+      // Else nobody joins it on its old generation any more.
+      if (moved) ReturnRecord(request->session);
       Release(*session);
     });
     if (absl::Status s = (*session)->stack->Flush(); !s.ok()) return s;
@@ -241,22 +243,23 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
     }
     absl::MutexLock lock(&mu_);
     newest = catalog_.identity().newest;
-    moved = (*session)->generation == newest;
     if (const SessionRecord* r = catalog_.FindSession(request->session)) {
       paths.insert(r->files.begin(), r->files.end());
     }
     if (verdict.refused) {
       return ConflictAnswer(request->session, base, verdict.conflicts, paths);
     }
+    moved = (*session)->generation == newest;
   }
+  SyncPoint("rebase:judged");
   uint64_t dropped = CountBlocks(verdict.dropped);
-  if (!moved) {  // overridden or dropped: nobody is connected
-    auto record = TakeRecord(request->session, /*force=*/false);
-    if (!record.ok()) return record.status();
+  if (!moved) {  // nobody is connected
     auto give_back = absl::MakeCleanup([&] {
       ReturnRecord(request->session);
       Reclaim();
     });
+    auto record = UnloadedRecord(request->session);
+    if (!record.ok()) return record.status();
     if (dropped > 0) {
       if (absl::Status s = DropBlocks(&*record, verdict.dropped); !s.ok()) {
         return s;

@@ -367,6 +367,27 @@ absl::StatusOr<SessionRecord> EngineImpl::TakeRecord(const std::string& name,
   }
 }
 
+absl::StatusOr<SessionRecord> EngineImpl::UnloadedRecord(
+    const std::string& name) {
+  absl::MutexLock lock(&mu_);
+  // Not for a client that leaves and may wait to have it committed.
+  const auto settled = [&] {
+    mu_.AssertHeld();
+    const auto live = live_.find(name);
+    return live == live_.end() ||
+           (!live->second->life.busy && live->second->life.commands == 0);
+  };
+  mu_.Await(absl::Condition(&settled));
+  if (live_.contains(name)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a client of session ", name, " is leaving: try again"));
+  }
+  const SessionRecord* record = catalog_.FindSession(name);
+  if (record != nullptr) return *record;
+  return absl::NotFoundError(
+      absl::StrCat("session ", name, " went with its last connection"));
+}
+
 void EngineImpl::ReturnRecord(const std::string& name) {
   absl::MutexLock lock(&mu_);
   taken_.erase(name);

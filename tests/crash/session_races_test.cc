@@ -110,6 +110,31 @@ TEST_F(SessionRacesTest, RmForceWaitsForACommit) {
   EXPECT_EQ(ReadAt("1", 1), 'a');
 }
 
+//   rebase of s                     client of s
+//   nothing conflicts
+//                                   would write 3 on the old generation
+//   goes on at the newest
+TEST_F(SessionRacesTest, OpenDuringARebaseWaitsForTheNewGeneration) {
+  Open();
+  auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  session.reset();
+  CommitByAnother(3, 'n');
+  Stop* const judged = points_.At("rebase:judged");
+  Actor rebase(&points_, [&] {
+    EXPECT_TRUE(Execute("rebase", {{"session", "s"}}).ok());
+  });
+  judged->Await();
+  char seen = '?';
+  Actor open(&points_, [&] { seen = ReadIn("s", 3); });
+  EXPECT_TRUE(open.AwaitAsleep());
+  judged->Go();
+  rebase.Join();
+  open.Join();
+  EXPECT_EQ(seen, 'n');
+  EXPECT_EQ(ReadIn("s", 1), 'a');
+}
+
 class PolicyRacesTest : public SessionRacesTest {
  protected:
   void SetUp() override {
@@ -148,6 +173,27 @@ TEST_F(PolicyRacesTest, DisconnectDuringACommitByHand) {
   EXPECT_FALSE(Exists("s"));
   EXPECT_EQ(ReadAt("1", 2), Old(2));
   EXPECT_EQ(ReadAt("2", 2), 'b');
+}
+
+TEST_F(PolicyRacesTest, RebaseDoesNotWaitForALeaverThatCommits) {
+  auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  CommitByAnother(3, 'n');
+  Stop* const left = points_.At("leave:left");
+  Actor leave(&points_, [&] { session->Close(); });
+  left->Await();
+  Stop* const judged = points_.At("rebase:judged");
+  absl::Status rebased;
+  Actor rebase(&points_,
+               [&] { rebased = Execute("rebase", {{"session", "s"}}).status(); });
+  judged->Await();
+  left->Go();
+  EXPECT_TRUE(leave.AwaitAsleep());
+  judged->Go();
+  rebase.Join();
+  leave.Join();
+  EXPECT_TRUE(absl::IsFailedPrecondition(rebased)) << rebased;
+  EXPECT_EQ(ReadAt("latest", 1), 'a');
 }
 
 //   first client            second client
