@@ -59,8 +59,9 @@ class SessionConnection : public Connection {
   absl::Status Prefetch(uint64_t offset, uint64_t length) override {
     std::string buffer(std::min<uint64_t>(length, kPrefetchBytes), '\0');
     for (uint64_t at = offset; at < offset + length; at += buffer.size()) {
-      absl::Status status = Read(
-          at, buffer.data(), std::min(buffer.size(), offset + length - at));
+      absl::Status status = session_->Prefetch(
+          inode_, at, buffer.data(),
+          std::min<uint64_t>(buffer.size(), offset + length - at));
       if (!status.ok()) return status;
     }
     return absl::OkStatus();

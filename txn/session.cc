@@ -28,17 +28,27 @@ absl::Status Session::ReadBelow(const File& file, uint64_t offset,
                                length);
 }
 
-absl::Status Session::Read(SpaceId inode, uint64_t offset, void* buffer,
-                           size_t length) {
+absl::Status Session::ReadThrough(SpaceId inode, uint64_t offset, void* buffer,
+                                  size_t length, bool mark) {
   absl::ReaderMutexLock lock(&gate);
   if (detached) return Detached();
   const File& file = files.at(inode);
   return stack->Read(inode, offset, buffer, length,
                      [&](uint64_t at, void* to, size_t n) {
                        gate.AssertReaderHeld();
-                       file.reads->Mark(Covering(at, n));
+                       if (mark) file.reads->Mark(Covering(at, n));
                        return ReadBelow(file, at, to, n);
                      });
+}
+
+absl::Status Session::Read(SpaceId inode, uint64_t offset, void* buffer,
+                           size_t length) {
+  return ReadThrough(inode, offset, buffer, length, /*mark=*/true);
+}
+
+absl::Status Session::Prefetch(SpaceId inode, uint64_t offset, void* buffer,
+                               size_t length) {
+  return ReadThrough(inode, offset, buffer, length, /*mark=*/false);
 }
 
 absl::Status Session::Write(SpaceId inode, uint64_t offset, const void* buffer,

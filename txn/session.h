@@ -47,6 +47,9 @@ class Session {
   // file. Read and Describe mark what they take from the image.
   absl::Status Read(SpaceId inode, uint64_t offset, void* buffer,
                     size_t length);
+  // The same for bytes that no client gets: marks nothing.
+  absl::Status Prefetch(SpaceId inode, uint64_t offset, void* buffer,
+                        size_t length);
   absl::Status Write(SpaceId inode, uint64_t offset, const void* buffer,
                      size_t length);
   absl::Status Zero(SpaceId inode, uint64_t offset, uint64_t length,
@@ -111,6 +114,9 @@ class Session {
   std::atomic<bool> persisted{false};  // the store has a record of it
 
  private:
+  absl::Status ReadThrough(SpaceId inode, uint64_t offset, void* buffer,
+                           size_t length, bool mark);
+
   const std::string name_;
   const Image* const image_;
 };

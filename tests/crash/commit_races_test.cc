@@ -442,6 +442,15 @@ TEST_F(CommitRacesTest, WriteAfterTheFreezeDoesNotComeBackOverTheirs) {
   EXPECT_EQ(ReadAt("latest", 4), 'a');
 }
 
+TEST_F(CommitRacesTest, PrefetchIsNoRead) {
+  Open();
+  const auto session = Connect("s");
+  Write(session.get(), 3, 'a');
+  EXPECT_TRUE(session->Prefetch(4 * kBlock, kBlock).ok());
+  CommitByAnother(4, 'n');
+  EXPECT_EQ(Commit("s"), "committed");
+}
+
 TEST_F(CommitRacesTest, TwoForcedCommitsOfOneSession) {
   Open();
   const auto session = Connect("s");
