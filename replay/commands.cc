@@ -149,6 +149,7 @@ absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
     ReturnRecord(*name);
     Reclaim();  // soon: who rolls back wants to go on
   });
+  SyncPoint("rollback:taken");
   const auto it = std::find_if(
       record->snapshots.begin(), record->snapshots.end(),
       [&](const SnapshotRecord& s) { return s.name == *snap; });
@@ -227,6 +228,12 @@ absl::StatusOr<Json> EngineImpl::Rm(const Json& params) {
   });
   if (!source->snapshot.empty()) {
     absl::MutexLock lock(&mu_);
+    // Who has taken the session puts its record back, snapshots and all.
+    const auto returned = [&] {
+      mu_.AssertHeld();
+      return !taken_.contains(source->session);
+    };
+    mu_.Await(absl::Condition(&returned));
     const SessionRecord* known = catalog_.FindSession(source->session);
     if (known == nullptr ||
         Catalog::FindSnapshot(*known, source->snapshot) == nullptr) {
@@ -237,8 +244,7 @@ absl::StatusOr<Json> EngineImpl::Rm(const Json& params) {
       return s.name == source->snapshot;
     });
     const bool unused = Catalog::IsUnused(record) &&
-                        !live_.contains(source->session) &&
-                        !taken_.contains(source->session);
+                        !live_.contains(source->session);
     absl::Status s = unused ? DropSession(source->session)
                             : SaveSession(std::move(record), /*sync=*/true);
     if (!s.ok()) return s;

@@ -135,6 +135,33 @@ TEST_F(SessionRacesTest, OpenDuringARebaseWaitsForTheNewGeneration) {
   EXPECT_EQ(ReadIn("s", 1), 'a');
 }
 
+//   rollback to a snapshot          rm of that snapshot
+//   takes the session's record
+//                                   removes it, and its layers
+//   puts it back
+TEST_F(SessionRacesTest, RmOfASnapshotWaitsForARollbackToIt) {
+  Open();
+  auto session = Connect("s");
+  Write(session.get(), 1, 'a');
+  EXPECT_TRUE(Execute("snapshot", {{"session", "s"}, {"name", "S"}}).ok());
+  EXPECT_EQ(Commit("s"), "committed");  // only the snapshot has them now
+  session.reset();
+  Stop* const taken = points_.At("rollback:taken");
+  Actor rollback(&points_, [&] {
+    EXPECT_TRUE(
+        Execute("rollback", {{"session", "s"}, {"name", "S"}}).ok());
+  });
+  taken->Await();
+  Actor rm(&points_, [&] {
+    EXPECT_TRUE(Execute("rm", {{"session", "s@S"}}).ok());
+  });
+  EXPECT_TRUE(rm.AwaitAsleep());
+  taken->Go();
+  rollback.Join();
+  rm.Join();
+  EXPECT_EQ(ReadIn("s", 1), 'a');
+}
+
 class PolicyRacesTest : public SessionRacesTest {
  protected:
   void SetUp() override {
