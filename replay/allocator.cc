@@ -57,6 +57,8 @@ absl::StatusOr<Allocator::Place> Allocator::Search(uint64_t from,
     if (start == 0 && run->count < std::min(want, longest)) {
       longest = run->count;
     }
+    // The plan itself filled it: that is no group with room.
+    if (run->count == 0) continue;
     if (run->count > best.run.count) best = {group, *run};
     if (best.run.count >= want) break;
     --tries;

@@ -269,6 +269,29 @@ TEST(PlannerTest, AFragmentedFilesystemIsFilled) {
   bench.ExpectClean();
 }
 
+TEST(PlannerTest, GroupsThatThePlanItselfFilledDoNotEndItsSearch) {
+  // Groups of 256 KiB; but for the first three they hold nothing but data.
+  PlanBench bench({"-t", "ext4", "-b", "1024", "-g", "256", "-N", "128", "-O",
+                   "^has_journal,^resize_inode,sparse_super2", "-G", "512", "-E",
+                   "packed_meta_blocks=1"},
+                  "48M");
+  AddHole(bench, "first", 40 * 64 * kBlockSize);
+  AddHole(bench, "wall", 8 * 64 * kBlockSize);
+  AddHole(bench, "f", 80 * 64 * kBlockSize);
+  for (const auto& [name, blocks] : {std::pair{"first", 40 * 64},
+                                     std::pair{"wall", 8 * 64}}) {
+    bench.Write(name, {0, static_cast<uint64_t>(blocks)}, 1);
+    bench.Commit();
+  }
+  bench.Discard("first", {0, 40 * 64});
+  bench.Commit();
+  // One run up to the wall, through 40 groups; then what lies behind it.
+  bench.Write("f", {0, 80 * 64}, 2);
+  bench.Commit();
+  bench.ExpectModel();
+  bench.ExpectClean();
+}
+
 TEST(PlannerTest, InlineFilesStayInline) {
   PlanBench bench({"-t", "ext4", "-O", "inline_data,^has_journal", "-I", "256"},
                   "16M");
