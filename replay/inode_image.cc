@@ -50,6 +50,8 @@ void InodeImage::Touch(time_t now) {
   if (Has(offsetof(Large, i_mtime_extra) + sizeof(inode_.i_mtime_extra))) {
     inode_.i_mtime_extra = ExtraOf(now);
   }
+  // There it is the block of a translator.
+  if (fs_->super->s_creator_os == EXT2_OS_HURD) return;
   if (++inode_.osd1.linux1.l_i_version == 0 &&
       Has(offsetof(Large, i_version_hi) + sizeof(inode_.i_version_hi))) {
     ++inode_.i_version_hi;

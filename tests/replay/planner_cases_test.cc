@@ -64,6 +64,16 @@ TEST(PlannerTest, ChangedInodesGetNewTimes) {
   EXPECT_THAT(stat, HasSubstr("Version: 0x00000000:00000001"));
 }
 
+TEST(PlannerTest, TheVersionOfAHurdInodeIsItsTranslatorAndStays) {
+  PlanBench bench({"-t", "ext2", "-o", "hurd", "-b", "4096", "-I", "128"},
+                  "16M");
+  bench.AddFile("f", RandomBytes(1, 4 * kBlockSize));
+  bench.Write("f", {0, 1}, 2);
+  bench.Commit();
+  bench.ExpectModel();
+  bench.ExpectClean();
+}
+
 TEST(PlannerTest, ZeroedHolesAreAllocatedAndNotWritten) {
   PlanBench bench(kExt4, "16M");
   AddHole(bench, "f", 64 * kBlockSize);
