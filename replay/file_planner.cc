@@ -221,6 +221,7 @@ absl::StatusOr<uint64_t> FilePlanner::Place(const Hole& hole, uint64_t block) {
                                absl::StrFormat("inode %d", map_->inode()));
     }
   }
+  context_.blocks_to_place -= count;
   if (absl::Status s = editor_->Add(block, physical, count, hole.unwritten);
       !s.ok()) {
     return s;
@@ -231,7 +232,6 @@ absl::StatusOr<uint64_t> FilePlanner::Place(const Hole& hole, uint64_t block) {
   map_changes_.push_back({block * size, count * size, true, physical * size,
                           hole.unwritten ? FileRun::Kind::kUnwritten
                                          : FileRun::Kind::kWritten});
-  context_.blocks_to_place -= count;
   return count * size;
 }
 

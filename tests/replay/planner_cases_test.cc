@@ -246,6 +246,18 @@ TEST(PlannerTest, NoSpaceSaysHowMuchAndLeavesTheImageAlone) {
   }
 }
 
+TEST(PlannerTest, AMissingIndexBlockIsOneBlockShort) {
+  PlanBench bench({"-t", "ext2", "-b", "4096"}, "2M");
+  AddHole(bench, "f", 4 << 20);
+  const std::string told = bench.image().Debugfs({"stats"});
+  const std::string what = "Free blocks:";
+  const uint64_t free = std::stoul(told.substr(told.find(what) + what.size()));
+  ASSERT_GT(free, 12u) << "or they need no index block";
+  bench.Write("f", {0, free}, 1);
+  EXPECT_THAT(std::string(bench.MakePlan().status().message()),
+              HasSubstr(": 4096 bytes short"));
+}
+
 TEST(PlannerTest, AFullFilesystemIsFilledToTheLastBlock) {
   PlanBench bench({"-t", "ext4", "-b", "1024", "-O", "^has_journal"}, "8M");
   AddHole(bench, "f", 16 << 20);
