@@ -320,14 +320,17 @@ absl::Status BlockBitmaps::NoteFreed(uint64_t block) {
 }
 
 absl::Status BlockBitmaps::WriteBack() {
+  const uint32_t per_group = EXT2_CLUSTERS_PER_GROUP(fs_->super);
   released_.ForEachRun([&](BlockRange run) {
-    for (uint64_t b = run.first; b < run.end(); b += ratio()) {
-      const uint32_t i = ClusterOf(b);
-      groups_.at(GroupOf(b)).bits[i / 8] &=
-          static_cast<uint8_t>(~(1u << (i % 8)));
+    for (uint64_t b = run.first; b < run.end();) {
+      std::vector<uint8_t>& bits = groups_.at(GroupOf(b)).bits;
+      for (uint32_t i = ClusterOf(b); i < per_group && b < run.end();
+           ++i, b += ratio()) {
+        bits[i / 8] &= static_cast<uint8_t>(~(1u << (i % 8)));
+      }
     }
   });
-  const int bytes = static_cast<int>(EXT2_CLUSTERS_PER_GROUP(fs_->super) / 8);
+  const int bytes = static_cast<int>(per_group / 8);
   for (auto& [number, group] : groups_) {
     if (!group.dirty) continue;
     char* bits = reinterpret_cast<char*>(group.bits.data());
