@@ -80,9 +80,16 @@ bool Actor::AwaitAsleep() const {
   return !ended();
 }
 
-void Actor::Join() {
+Actor::~Actor() {
   if (!thread_.joinable()) return;
-  if (!ended()) points_->GoAll();
+  points_->GoAll();
+  thread_.join();
+}
+
+void Actor::Join() {
+  const bool in_time = ended_.WaitForNotificationWithTimeout(kPatience);
+  EXPECT_TRUE(in_time) << "somebody waits for ever";
+  if (!in_time) points_->GoAll();
   thread_.join();
 }
 

@@ -59,11 +59,12 @@ class SyncPoints : public SyncPointHandler {
 class Actor {
  public:
   Actor(SyncPoints* points, std::function<void()> run);
-  ~Actor() { Join(); }
+  ~Actor();
 
   bool ended() const { return ended_.HasBeenNotified(); }
   // Until it sleeps (it waits for somebody) or has ended; true: it sleeps.
   bool AwaitAsleep() const;
+  // Others stay where they are meanwhile.
   void Join();
 
  private:
