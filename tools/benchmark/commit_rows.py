@@ -100,11 +100,14 @@ def sync_rate(directory):
 
 
 def block_commits(server):
+    """Of a client that stays connected: none waits for another to leave."""
     control = Control(server)
+    client = server.connect("s")
     times = []
     for i in range(COUNT):
-        server.write_block("s", i * 2 * BLOCK)
+        server.overwrite(client, i * 2 * BLOCK)
         times.append(control.commit("s"))
+    client.shutdown()
     return 1 / statistics.median(times)
 
 

@@ -146,9 +146,13 @@ class Server:
         handle.connect_uri(self.uri(name))
         return handle
 
+    @staticmethod
+    def overwrite(handle, offset, byte=1):
+        handle.pwrite(bytes([byte]) * BLOCK, offset, nbd.CMD_FLAG_FUA)
+
     def write_block(self, name, offset, byte=1):
         handle = self.connect(name)
-        handle.pwrite(bytes([byte]) * BLOCK, offset, nbd.CMD_FLAG_FUA)
+        self.overwrite(handle, offset, byte)
         handle.shutdown()
 
     def visit(self, name):
