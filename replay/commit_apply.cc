@@ -79,24 +79,22 @@ absl::Status EngineImpl::DropOldGenerations() {
   return status;
 }
 
-absl::Status EngineImpl::MarkApplied(Generation number) {
-  absl::MutexLock lock(&mu_);
-  GenerationRecord generation = catalog_.generations().at(number);
-  generation.applied = true;
-  generation.source_layers.clear();
-  rocksdb::WriteBatch batch;
-  DeletePieces(&batch, number, std::exchange(generation.redo_pieces, 0));
-  batch.Put(GenerationKey(number), EncodeGeneration(generation));
-  absl::Status status = store_->Write(&batch, /*sync=*/false);
-  if (status.ok()) catalog_.PutGeneration(std::move(generation));
-  return status;
-}
-
-absl::Status EngineImpl::FinishApplied() {
+absl::Status EngineImpl::MarkApplied() {
   absl::MutexLock lock(&mu_);
   IdentityRecord identity = catalog_.identity();
   identity.superblock_before = identity.superblock;
   rocksdb::WriteBatch batch;
+  for (const auto& record : pending_) {
+    GenerationRecord generation =
+        catalog_.generations().at(record->generation);
+    generation.applied = true;
+    generation.source_layers.clear();
+    DeletePieces(&batch, generation.number,
+                 std::exchange(generation.redo_pieces, 0));
+    batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
+    // Known at once: what is staged next may have more to say of it.
+    catalog_.PutGeneration(std::move(generation));
+  }
   StageOldGenerations(&identity, &batch);
   // Not synced: who loses it to a power cut applies the commits once more, from
   // the layers and pieces that then are there still. What they are freed for
@@ -119,10 +117,7 @@ absl::Status EngineImpl::ApplyPending(const Progress& progress) {
     absl::MutexLock lock(&mu_);
     Refuse(status);
   }
-  for (const auto& record : pending_) {
-    if (status.ok()) status = MarkApplied(record->generation);
-  }
-  if (status.ok()) status = FinishApplied();
+  if (status.ok()) status = MarkApplied();
   if (status.ok()) Reclaim();
   return status;
 }

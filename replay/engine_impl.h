@@ -274,10 +274,8 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Lets go of the undo data and records that no pin and no history needs.
   absl::Status DropOldGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // Durable with the next synced write, like FinishApplied.
-  absl::Status MarkApplied(Generation number)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  absl::Status FinishApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // All that is pending. Durable with the next synced write.
+  absl::Status MarkApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
 
   // commands.cc, one function a command.
   absl::StatusOr<Json> Ls(const Json& params);

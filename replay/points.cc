@@ -10,8 +10,8 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "replay/answers.h"
 #include "overlay/sync_point.h"
+#include "replay/answers.h"
 #include "replay/engine_impl.h"
 #include "replay/params.h"
 
