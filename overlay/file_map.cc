@@ -78,6 +78,7 @@ FileMap::FileMap(SpaceId inode, uint64_t size, std::vector<FileRun> runs,
 
 void FileMap::Append(Piece runs) {
   if (runs.empty()) return;
+  own_runs_ += runs.size();
   // Many small commits must not leave many small pieces.
   if (!pieces_.empty() && pieces_.back()->size() + runs.size() <= kPieceRuns / 2) {
     Piece joined = *pieces_.back();
@@ -148,6 +149,11 @@ std::vector<FileRun> FileMap::runs() const {
     for (const FileRun& run : *piece) Push(all, run);
   }
   return all;
+}
+
+uint64_t FileMap::memory() const {
+  return sizeof(*this) + inline_data_.size() + own_runs_ * sizeof(FileRun) +
+         pieces_.size() * sizeof(pieces_[0]);
 }
 
 bool operator==(const FileMap& a, const FileMap& b) {

@@ -55,6 +55,8 @@ class FileMap {
   SpaceId inode() const { return inode_; }
   uint64_t size() const { return size_; }  // bytes (i_size)
   std::vector<FileRun> runs() const;       // a copy of them all
+  // Bytes of memory, without what it shares with the map that it was made of.
+  uint64_t memory() const;
   bool is_inline() const { return is_inline_; }
   const std::string& inline_data() const { return inline_data_; }
 
@@ -93,6 +95,7 @@ class FileMap {
   std::vector<std::shared_ptr<const Piece>> pieces_;
   std::string inline_data_;
   bool is_inline_ = false;
+  uint64_t own_runs_ = 0;
 };
 
 }  // namespace ext2cow

@@ -2,7 +2,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "overlay/map_cache.h"
 
+#include <algorithm>
+
+#include "absl/container/flat_hash_map.h"
+
 namespace ext2cow {
+namespace {
+
+constexpr uint64_t kEntryMemory = 100;  // bytes of a map's node, about
+
+}  // namespace
+
 
 absl::StatusOr<std::unique_ptr<Ext2Reader>> MapCache::OpenReader(
     const View& view) {
@@ -32,6 +42,8 @@ absl::StatusOr<SpaceId> MapCache::Resolve(Generation generation,
   if (!inode.ok()) return inode;
   absl::MutexLock lock(&mu_);
   known_[generation].inodes[path] = *inode;
+  memory_ += kEntryMemory + path.size();
+  Shrink();
   return inode;
 }
 
@@ -52,7 +64,8 @@ absl::StatusOr<ServedFile> MapCache::File(Generation generation,
   absl::StatusOr<ServedFile> file = (*reader)->ReadFile(inode);
   if (!file.ok()) return file;
   absl::MutexLock lock(&mu_);
-  known_[generation].files[inode] = *file;
+  Keep(generation, inode, *file);
+  Shrink();
   return file;
 }
 
@@ -78,9 +91,45 @@ void MapCache::Advance(
   Known known = before->second;
   for (const auto& map : changed) {
     const auto file = known.files.find(map->inode());
-    if (file != known.files.end()) file->second.map = map;
+    if (file == known.files.end()) continue;
+    file->second.map = map;
+    memory_ += map->memory();
   }
+  for (const auto& [path, inode] : known.inodes) {
+    memory_ += kEntryMemory + path.size();
+  }
+  memory_ += kEntryMemory * known.files.size();
   known_[generation] = std::move(known);
+  Shrink();
+}
+
+void MapCache::Keep(Generation generation, SpaceId inode, ServedFile file) {
+  memory_ += kEntryMemory + file.map->memory();
+  known_[generation].files[inode] = std::move(file);
+}
+
+void MapCache::Shrink() {
+  // What is in use can't go: looked at again when there is twice as much.
+  if (memory_ <= std::max(limit_, 2 * in_use_)) return;
+  // How many others hold each map.
+  absl::flat_hash_map<const FileMap*, long> users;
+  for (const auto& [generation, known] : known_) {
+    for (const auto& [inode, file] : known.files) {
+      --users.try_emplace(file.map.get(), file.map.use_count()).first->second;
+    }
+  }
+  memory_ = 0;
+  for (auto& [generation, known] : known_) {
+    known.inodes.clear();
+    std::erase_if(known.files, [&](const auto& entry) {
+      return users.at(entry.second.map.get()) == 0;
+    });
+    memory_ += kEntryMemory * known.files.size();
+  }
+  for (const auto& [map, others] : users) {
+    if (others > 0) memory_ += map->memory();
+  }
+  in_use_ = memory_;
 }
 
 void MapCache::DropBefore(Generation oldest) {

@@ -3,6 +3,7 @@
 #ifndef EXT2COW_OVERLAY_MAP_CACHE_H_
 #define EXT2COW_OVERLAY_MAP_CACHE_H_
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,10 +19,11 @@
 namespace ext2cow {
 
 // The file maps in use, by generation and inode: the iget() of this program.
-// Only a miss enters libext2fs, one at a time. Thread-safe.
+// Only a miss enters libext2fs, one at a time. Maps that nobody else holds are
+// forgotten, to be read again, when all take more than `limit` bytes. Thread-safe.
 class MapCache {
  public:
-  explicit MapCache(const Image* image) : image_(image) {}
+  MapCache(const Image* image, uint64_t limit) : image_(image), limit_(limit) {}
 
   absl::StatusOr<SpaceId> Resolve(Generation generation,
                                   const std::string& path);
@@ -44,10 +46,18 @@ class MapCache {
   absl::StatusOr<std::unique_ptr<Ext2Reader>> OpenReader(const View& view)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(load_mu_);
 
+  void Keep(Generation generation, SpaceId inode, ServedFile file)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Forgets what it can when there is too much.
+  void Shrink() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   const Image* const image_;
+  const uint64_t limit_;
   absl::Mutex load_mu_;  // held while libext2fs works; before mu_
   absl::Mutex mu_;
   std::map<Generation, Known> known_ ABSL_GUARDED_BY(mu_);
+  uint64_t memory_ ABSL_GUARDED_BY(mu_) = 0;  // never too little
+  uint64_t in_use_ ABSL_GUARDED_BY(mu_) = 0;  // of it, when last looked
 };
 
 }  // namespace ext2cow

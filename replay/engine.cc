@@ -19,9 +19,9 @@ bool IsNameCharacter(char c, bool first) {
 }
 
 constexpr size_t kMaxNameLength = 64;
-// Of ext2cow-cache read sets get an eighth and RocksDB five; the rest is for write
-// caches and file maps.
-constexpr uint64_t kReadSetPart = 8;
+// Of ext2cow-cache: five parts are RocksDB's; write caches, read sets and file maps
+// have one each.
+constexpr uint64_t kCacheParts = 8;
 
 }  // namespace
 
@@ -53,7 +53,7 @@ EngineImpl::EngineImpl(Device* device, EngineOptions options)
       options_(std::move(options)),
       history_(options_.history),
       store_budget_("the store", options_.max_store, nullptr),
-      read_memory_(options_.cache_bytes / kReadSetPart) {
+      read_memory_(options_.cache_bytes / kCacheParts) {
   store_budget_.set_hint([this] {
     absl::MutexLock lock(&hint_mu_);
     return oldest_pin_;
@@ -64,8 +64,8 @@ EngineImpl::~EngineImpl() { Shutdown(); }
 
 absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   StoreOptions store_options;
-  store_options.cache_bytes = options_.cache_bytes / 8 * 5;
-  store_options.write_cache_bytes = options_.cache_bytes / 8;
+  store_options.cache_bytes = options_.cache_bytes / kCacheParts * 5;
+  store_options.write_cache_bytes = options_.cache_bytes / kCacheParts;
   if (options_.adjust_store) options_.adjust_store(&store_options);
   auto store = Store::Open(std::move(lock), std::move(store_options));
   if (!store.ok()) return store.status();
@@ -105,7 +105,8 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   }
   if (device_ != nullptr) {
     image_ = std::make_unique<Image>(device_);
-    maps_ = std::make_unique<MapCache>(image_.get());
+    maps_ = std::make_unique<MapCache>(image_.get(),
+                                       options_.cache_bytes / kCacheParts);
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
   if (absl::Status status = SaveHistory(); !status.ok()) return status;
