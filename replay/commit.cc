@@ -14,7 +14,8 @@
 //
 // Requests that wait are recorded one after another, then synced and applied
 // together: each is planned on the one before, which the image shows through its
-// redo. Until the sync no other client sees what they make.
+// redo. Until the sync no other client sees what they make: requests of one whose
+// session has moved there wait for it.
 #include <algorithm>
 #include <utility>
 
@@ -185,7 +186,7 @@ absl::Status EngineImpl::MoveTo(Session* session, Generation generation) {
 }
 
 absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
-    Session* session, const CommitRequest& request) {
+    const std::shared_ptr<Session>& session, const CommitRequest& request) {
   Verdict verdict;
   absl::MutexLock gate(&session->gate);
   BlockSets writes = WrittenBlocks(session->stack->Changes());
@@ -231,9 +232,14 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
         "isolation it can be committed once its connections are closed, or "
         "with --force, which cuts them off"));
   }
-  // Its clients see the newest generation from now on.
-  if (absl::Status s = SyncRecorded(); !s.ok()) return s;
-  if (absl::Status s = MoveTo(session, verdict.newest); !s.ok()) return s;
+  // Its clients see the newest generation from now on, once that is durable.
+  if (absl::Status s = store_->health(); !s.ok()) return s;
+  {
+    absl::MutexLock lock(&mu_);
+    session->paused = unsynced_ != 0;
+  }
+  if (session->paused) paused_.push_back(session);
+  if (absl::Status s = MoveTo(session.get(), verdict.newest); !s.ok()) return s;
   return verdict;
 }
 
@@ -342,7 +348,7 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
     absl::ReaderMutexLock gate(&session->gate);
     base = session->generation;
   }
-  auto verdict = CheckAndMove(session.get(), request);
+  auto verdict = CheckAndMove(session, request);
   if (!verdict.ok()) return verdict.status();
   if (verdict->refused) {
     // Who is told of a conflict finds the session whole, come what may.

@@ -200,9 +200,17 @@ absl::Status EngineImpl::SyncRecorded() {
     absl::MutexLock lock(&mu_);
     if (unsynced_ == 0) return store_->health();
   }
+  SyncPoint("commit:syncing");
   absl::Status status = store_->Sync();
-  absl::MutexLock lock(&mu_);
-  if (status.ok()) unsynced_ = 0;
+  {
+    absl::MutexLock lock(&mu_);
+    if (status.ok()) unsynced_ = 0;
+  }
+  // After an error too: reads go on, but nothing is promised any more.
+  for (const auto& session : std::exchange(paused_, {})) {
+    absl::MutexLock gate(&session->gate);
+    session->paused = false;
+  }
   return status;
 }
 

@@ -188,7 +188,7 @@ class EngineImpl : public Engine {
   absl::StatusOr<nlohmann::json> RecordCommit(const CommitRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::StatusOr<Frozen> Freeze(Session* session, bool dry_run);
-  absl::StatusOr<Verdict> CheckAndMove(Session* session,
+  absl::StatusOr<Verdict> CheckAndMove(const std::shared_ptr<Session>& session,
                                        const CommitRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Decides what conflicts mean; `connected`: clients remember bytes.
@@ -339,6 +339,9 @@ class EngineImpl : public Engine {
   absl::Mutex commit_mu_ ABSL_ACQUIRED_AFTER(open_mu_);
   // Recorded and not yet applied.
   CommitRecords pending_ ABSL_GUARDED_BY(commit_mu_);
+  // Connected and moved to a generation that is not durable yet: SyncRecorded lets
+  // their requests go on.
+  std::vector<std::shared_ptr<Session>> paused_ ABSL_GUARDED_BY(commit_mu_);
 
   absl::Mutex queue_mu_;
   std::deque<WaitingCommit*> queue_ ABSL_GUARDED_BY(queue_mu_);

@@ -234,7 +234,7 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
       absl::ReaderMutexLock gate(&(*session)->gate);
       base = (*session)->generation;
     }
-    auto judged = CheckAndMove(session->get(), *request);
+    auto judged = CheckAndMove(*session, *request);
     if (!judged.ok()) return judged.status();
     verdict = *std::move(judged);
     absl::MutexLock gate(&(*session)->gate);

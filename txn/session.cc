@@ -17,6 +17,16 @@ Session::Session(std::string name, const Image* image,
       name_(std::move(name)),
       image_(image) {}
 
+Session::RequestLock::RequestLock(Session* session) : session_(session) {
+  session->gate.ReaderLock();
+  if (!session->paused) return;
+  const auto goes_on = [session] {
+    session->gate.AssertReaderHeld();
+    return !session->paused;
+  };
+  session->gate.Await(absl::Condition(&goes_on));
+}
+
 absl::Status Session::Detached() const {
   return absl::CancelledError(
       absl::StrCat("session ", name_, " was taken from its connections"));
@@ -30,7 +40,7 @@ absl::Status Session::ReadBelow(const File& file, uint64_t offset,
 
 absl::Status Session::ReadThrough(SpaceId inode, uint64_t offset, void* buffer,
                                   size_t length, bool mark) {
-  absl::ReaderMutexLock lock(&gate);
+  RequestLock lock(this);
   if (detached) return Detached();
   const File& file = files.at(inode);
   return stack->Read(inode, offset, buffer, length,
@@ -53,7 +63,7 @@ absl::Status Session::Prefetch(SpaceId inode, uint64_t offset, void* buffer,
 
 absl::Status Session::Write(SpaceId inode, uint64_t offset, const void* buffer,
                             size_t length) {
-  absl::ReaderMutexLock lock(&gate);
+  RequestLock lock(this);
   if (detached) return Detached();
   written.store(true, std::memory_order_relaxed);
   written_since_freeze.store(true, std::memory_order_relaxed);
@@ -68,7 +78,7 @@ absl::Status Session::Write(SpaceId inode, uint64_t offset, const void* buffer,
 
 absl::Status Session::Zero(SpaceId inode, uint64_t offset, uint64_t length,
                            ZeroKind kind) {
-  absl::ReaderMutexLock lock(&gate);
+  RequestLock lock(this);
   if (detached) return Detached();
   written.store(true, std::memory_order_relaxed);
   written_since_freeze.store(true, std::memory_order_relaxed);
@@ -86,7 +96,7 @@ absl::Status Session::Zero(SpaceId inode, uint64_t offset, uint64_t length,
 }
 
 absl::Status Session::Flush() {
-  absl::ReaderMutexLock lock(&gate);
+  RequestLock lock(this);
   if (detached) return Detached();
   if (absl::Status status = persist(); !status.ok()) return status;
   return stack->Flush();
@@ -95,7 +105,7 @@ absl::Status Session::Flush() {
 absl::Status Session::Describe(
     SpaceId inode, uint64_t offset, uint64_t length,
     absl::FunctionRef<bool(ByteRange range, Extent extent)> visit) {
-  absl::ReaderMutexLock lock(&gate);
+  RequestLock lock(this);
   if (detached) return Detached();
   const File& file = files.at(inode);
   const FileMap& map = *file.served.map;

@@ -32,6 +32,8 @@ namespace ext2cow {
 //   gate shared                       gate alone: waits for those in flight
 //   read below at generation g        generation = g + 1, maps of g + 1
 //   gate let go                       gate let go
+//
+// With `paused` set they wait without holding it.
 class Session {
  public:
   // Run before the first flush makes anything of this session durable, and after
@@ -81,6 +83,8 @@ class Session {
                          size_t length) const ABSL_SHARED_LOCKS_REQUIRED(gate);
 
   absl::Mutex gate;
+  // Requests wait: what they would see is not durable yet.
+  bool paused ABSL_GUARDED_BY(gate) = false;
   Generation generation ABSL_GUARDED_BY(gate) = 0;
   absl::flat_hash_map<SpaceId, File> files ABSL_GUARDED_BY(gate);
   // Set once, before the first request, and null once `detached` or unloaded: who
@@ -114,6 +118,19 @@ class Session {
   std::atomic<bool> persisted{false};  // the store has a record of it
 
  private:
+  // The gate for one request of a client.
+  class ABSL_SCOPED_LOCKABLE RequestLock {
+   public:
+    explicit RequestLock(Session* session)
+        ABSL_SHARED_LOCK_FUNCTION(session->gate);
+    ~RequestLock() ABSL_UNLOCK_FUNCTION() { session_->gate.ReaderUnlock(); }
+    RequestLock(const RequestLock&) = delete;
+    RequestLock& operator=(const RequestLock&) = delete;
+
+   private:
+    Session* const session_;
+  };
+
   absl::Status ReadThrough(SpaceId inode, uint64_t offset, void* buffer,
                            size_t length, bool mark);
 

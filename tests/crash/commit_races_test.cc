@@ -218,7 +218,8 @@ TEST_F(CommitRacesTest, GenerationIsSeenOnceItIsDurable) {
   EXPECT_EQ(ReadIn("s", 3), 'n');  // its first record came with the freeze
 }
 
-// Commits that wait share a sync, unless a client would see what is not durable.
+// Commits that wait share a sync; clients that would see what is not durable wait
+// for it.
 class CommitsTogetherTest : public CommitRacesTest,
                             public testing::WithParamInterface<bool> {};
 
@@ -248,13 +249,27 @@ TEST_P(CommitsTogetherTest, AreDurableBeforeClientsSeeThem) {
     if (stop != named[2]) stop->Go();
   }
   const SimDisk::Files cut = AfterPowerCut();
+  Stop* const syncing = points_.At("commit:syncing");
   named[2]->Go();
+  syncing->Await();
+  if (connected) {
+    char seen = '?';
+    Actor look(&points_, [&] { seen = Read(clients["c"].get(), 4); });
+    Actor write(&points_, [&] { Write(clients["c"].get(), 6, 'd'); });
+    EXPECT_TRUE(look.AwaitAsleep());
+    EXPECT_TRUE(write.AwaitAsleep());
+    syncing->Go();
+    look.Join();
+    write.Join();
+    EXPECT_EQ(seen, 'b');
+  }
+  syncing->Go();
   a.Join();
   b.Join();
   c.Join();
   clients.clear();
   OpenOn(cut);
-  EXPECT_EQ(Newest(), connected ? 2 : 1);
+  EXPECT_EQ(Newest(), 1);
   EXPECT_EQ(ReadAt("latest", 3), 'a');
   EXPECT_EQ(ReadIn("b", 4), 'b');
   EXPECT_EQ(ReadIn("c", 5), 'c');
