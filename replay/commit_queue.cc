@@ -19,10 +19,7 @@ constexpr uint64_t kMaxBytesTogether = uint64_t{64} << 20;
 }  // namespace
 
 absl::Status EngineImpl::ReadyToCommit() {
-  if (device_ == nullptr) {
-    return absl::FailedPreconditionError(
-        "this needs the image: name it with --image");
-  }
+  if (absl::Status s = NeedImage(); !s.ok()) return s;
   if (options_.read_only || !device_->writable()) {
     return absl::FailedPreconditionError(
         "the image is open read-only: nothing can be committed to it");

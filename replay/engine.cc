@@ -189,6 +189,12 @@ void EngineImpl::CollectGenerations() {
   Reclaim();
 }
 
+absl::Status EngineImpl::NeedImage() const {
+  if (device_ != nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "this needs the image: name it with --image");
+}
+
 void EngineImpl::NoteOldestPin() {
   absl::MutexLock lock(&mu_);
   const Generation oldest = catalog_.OldestNeeded(history_);

@@ -105,6 +105,8 @@ class EngineImpl : public Engine {
   void CheckSuperblockNow();
   void CollectGenerations();
   void NoteOldestPin();
+  // Not OK in a tool that was not told where the image is.
+  absl::Status NeedImage() const;
   void ExpireSessions();
 
   // sessions.cc: the life of sessions.

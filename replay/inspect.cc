@@ -193,6 +193,7 @@ absl::StatusOr<Json> EngineImpl::Diff(const Json& params) {
 absl::StatusOr<Json> EngineImpl::Map(const Json& params) {
   auto name = Name(params, "session");
   if (!name.ok()) return name.status();
+  if (absl::Status s = NeedImage(); !s.ok()) return s;
   auto session = Acquire(*name, User::kCommand);
   if (!session.ok()) return session.status();
   auto release = absl::MakeCleanup([&] { Release(*session); });

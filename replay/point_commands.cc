@@ -103,10 +103,7 @@ absl::StatusOr<Json> EngineImpl::Gc(const Json&) {
 
 absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
   absl::MutexLock commit(&commit_mu_);
-  if (device_ == nullptr) {
-    return absl::FailedPreconditionError(
-        "this needs the image: name it with --image");
-  }
+  if (absl::Status s = NeedImage(); !s.ok()) return s;
   auto now = ReadSuperblock(*device_);
   if (!now.ok()) return now.status();
   absl::MutexLock lock(&mu_);

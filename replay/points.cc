@@ -212,10 +212,7 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
   }
   absl::MutexLock commit(&commit_mu_);
   if (absl::Status s = ImageStatus(); !s.ok()) return s;
-  if (device_ == nullptr) {
-    return absl::FailedPreconditionError(
-        "this needs the image: name it with --image");
-  }
+  if (absl::Status s = NeedImage(); !s.ok()) return s;
   Verdict verdict;
   Generation newest;
   bool moved = true;

@@ -130,6 +130,9 @@ absl::Status EngineImpl::Load(Session* session, const SessionRecord& record) {
                               " blocks were torn before they were flushed; each "
                               "sector is old or new"));
   }
+  if (!record.marked.empty()) {  // how much it read is the size of those files
+    if (absl::Status s = NeedImage(); !s.ok()) return s;
+  }
   session->reads.Add(record.reads);
   for (SpaceId inode : record.marked) {
     auto file = maps_->File(record.generation, inode);

@@ -1,0 +1,44 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "absl/strings/str_cat.h"
+#include "tests/support/server_fixture.h"
+
+namespace ext2cow::test {
+namespace {
+
+using testing::HasSubstr;
+
+// What the tools say and where they leave their hands off.
+class ToolTest : public ServerTest {
+ protected:
+  void SetUp() override { MakeImage(); }
+  // The tools are refused for the want of an image, all else goes on.
+  void ExpectNeedsImage(const std::vector<std::string>& line) {
+    const ProcessResult result = Tool(line);
+    EXPECT_EQ(result.status, 1) << testing::PrintToString(line) << result.out;
+    EXPECT_THAT(result.err, HasSubstr("--image"));
+  }
+};
+
+TEST_F(ToolTest, MapOfAFileNeedsTheImage) {
+  Start();
+  EXPECT_EQ(Connect("s").Write(0, "x"), 0);
+  EXPECT_EQ(server_->Stop(), 0);
+  ExpectNeedsImage({"map", "s"});
+  EXPECT_EQ(Tool({"map", "s", "--image", image_}).status, 0);
+}
+
+TEST_F(ToolTest, SessionThatACrashLeftOpenNeedsTheImage) {
+  Start();
+  NbdClient client = Connect("s");
+  EXPECT_EQ(client.Write(0, "x"), 0);
+  EXPECT_EQ(client.Flush(), 0);
+  server_->Kill();
+  ExpectNeedsImage({"snapshot", "s", "a"});
+  ExpectNeedsImage({"clone", "s", "twin"});
+  EXPECT_EQ(Tool({"diff", "s"}).status, 0);
+  EXPECT_EQ(Tool({"snapshot", "s", "a", "--image", image_}).status, 0);
+}
+
+}  // namespace
+}  // namespace ext2cow::test
