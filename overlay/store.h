@@ -31,8 +31,8 @@ class StoreLock {
  public:
   // Makes `directory` (mode 0700) when missing and `create`. kAlreadyExists-like
   // states: kUnavailable "store DIR is in use by process PID" when another
-  // process holds it; kNotFound when missing; kPermissionDenied when its owner
-  // is neither the effective user nor `owner`, whom the process will become.
+  // process holds it; kNotFound when there is none; kPermissionDenied when its
+  // owner is neither the effective user nor `owner`, whom the process will become.
   static absl::StatusOr<std::unique_ptr<StoreLock>> Acquire(
       const std::string& directory, bool create,
       std::optional<uid_t> owner = std::nullopt);

@@ -82,8 +82,12 @@ absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
   lock->directory_ = std::filesystem::absolute(directory, error).string();
   if (error) return Error(error.value(), "find", directory);
   const std::string path = absl::StrCat(lock->directory_, "/lock");
-  lock->fd_ =
-      open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  lock->fd_ = open(path.c_str(),
+                   O_RDWR | (create ? O_CREAT : 0) | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (lock->fd_ < 0 && errno == ENOENT) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no store in ", directory));
+  }
   if (lock->fd_ < 0) return Error(errno, "open", path);
   if (flock(lock->fd_, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return Error(errno, "lock", path);

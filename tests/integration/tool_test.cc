@@ -1,5 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include <filesystem>
+
 #include "absl/strings/str_cat.h"
 #include "tests/support/server_fixture.h"
 
@@ -38,6 +40,16 @@ TEST_F(ToolTest, SessionThatACrashLeftOpenNeedsTheImage) {
   ExpectNeedsImage({"clone", "s", "twin"});
   EXPECT_EQ(Tool({"diff", "s"}).status, 0);
   EXPECT_EQ(Tool({"snapshot", "s", "a", "--image", image_}).status, 0);
+}
+
+TEST_F(ToolTest, DirectoryThatIsNoStoreStaysAsItIs) {
+  const std::string directory = dir_ / "home";
+  std::filesystem::create_directory(directory);
+  const ProcessResult result =
+      RunProgram({ToolPath(), "--store", directory, "ls"});
+  EXPECT_EQ(result.status, 1) << result.out;
+  EXPECT_THAT(result.err, HasSubstr(directory));
+  EXPECT_TRUE(std::filesystem::is_empty(directory));
 }
 
 }  // namespace
