@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "tools/client.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -99,6 +100,16 @@ void AppendRanges(nlohmann::json page, nlohmann::json* answer) {
     for (nlohmann::json& range : *list) to->second->push_back(std::move(range));
   });
   if (!more || !page.contains("more")) answer->erase("more");
+}
+
+// A stream that was closed when the tool started would give its number to the store
+// or the image, and what is printed would go there.
+void OpenStandardStreams() {
+  int fd;
+  do {
+    fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  close(fd);
 }
 
 }  // namespace
@@ -213,6 +224,7 @@ absl::StatusOr<nlohmann::json> Client::Run(const std::string& method,
 
 int RunAndPrint(const std::string& program, const CommonOptions& options,
                 const std::string& method, const nlohmann::json& params) try {
+  OpenStandardStreams();
   const auto fail = [&](const absl::Status& status) {
     std::cerr << program << ": " << std::string(status.message()) << "\n";
     return status.code() == absl::StatusCode::kInvalidArgument ? kUsage

@@ -52,5 +52,17 @@ TEST_F(ToolTest, DirectoryThatIsNoStoreStaysAsItIs) {
   EXPECT_TRUE(std::filesystem::is_empty(directory));
 }
 
+TEST_F(ToolTest, ClosedStreamsWriteNothingIntoTheImage) {
+  Start();
+  Connect();
+  EXPECT_EQ(server_->Stop(), 0);
+  const std::string before = ReadFileBytes(image_);
+  const ProcessResult result =
+      RunProgram({"sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh", ToolPath(),
+                  "--store", store_, "--image", image_, "ls"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_TRUE(ReadFileBytes(image_) == before);
+}
+
 }  // namespace
 }  // namespace ext2cow::test
