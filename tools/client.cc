@@ -129,12 +129,31 @@ void AddCommonOptions(CLI::App* app, CommonOptions* options) {
   app->set_version_flag("--version", "0.1.0");
 }
 
+std::optional<int> ParseCommandLine(CLI::App* app, int argc, char** argv) {
+  try {
+    app->parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::CallForHelp& e) {
+    return app->exit(e);
+  } catch (const CLI::CallForVersion& e) {
+    return app->exit(e);
+  } catch (const CLI::ParseError& e) {
+    // A word that it does not know may be why it misses another.
+    const auto unknown = app->remaining(/*recurse=*/true);
+    const bool explains = !unknown.empty() && e.get_name() != "ExtrasError";
+    std::cerr << app->get_name() << ": "
+              << (explains ? "'" + unknown[0] + "' is not known here: " : "")
+              << e.what() << "; see --help\n";
+    return kUsage;
+  }
+}
+
 Client::~Client() {
   if (engine_ != nullptr) engine_->Shutdown();
 }
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
-    const CommonOptions& options, bool inspect) {
+    const std::string& program, const CommonOptions& options, bool inspect) {
   std::unique_ptr<Client> client(new Client);
   if (options.store.empty() && options.control.empty()) {
     return absl::InvalidArgumentError("--store DIR or --control PATH is due");
@@ -173,8 +192,8 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
   EngineOptions engine_options;
   engine_options.serving = false;
   engine_options.inspect = inspect;
-  engine_options.log = [](const std::string& line) {
-    std::fprintf(stderr, "%s\n", line.c_str());
+  engine_options.log = [program](const std::string& line) {
+    std::fprintf(stderr, "%s: %s\n", program.c_str(), line.c_str());
   };
   auto engine =
       Engine::Open(std::move(lock), client->device_.get(), engine_options);
@@ -230,7 +249,7 @@ int RunAndPrint(const std::string& program, const CommonOptions& options,
     return status.code() == absl::StatusCode::kInvalidArgument ? kUsage
                                                                : kFailed;
   };
-  auto client = Client::Connect(options, /*inspect=*/method == "check");
+  auto client = Client::Connect(program, options, method == "check");
   if (!client.ok()) return fail(client.status());
   Engine::Progress progress;
   if (isatty(STDERR_FILENO)) progress = DrawProgress;

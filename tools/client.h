@@ -4,6 +4,7 @@
 #define EXT2COW_TOOLS_CLIENT_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -28,14 +29,18 @@ struct CommonOptions {
   bool json = false;
 };
 void AddCommonOptions(CLI::App* app, CommonOptions* options);
+// The exit status when there is nothing to run: help was asked for, or the command
+// line is wrong (which stderr then says).
+std::optional<int> ParseCommandLine(CLI::App* app, int argc, char** argv);
 
 // Where commands are run: in the server that listens on the control socket, or,
 // when none does, here, on the store itself. One thread.
 class Client {
  public:
-  // `inspect`: a store opened here is left exactly as it is.
+  // `program` names this one on stderr. `inspect`: a store opened here is left
+  // exactly as it is.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(
-      const CommonOptions& options, bool inspect);
+      const std::string& program, const CommonOptions& options, bool inspect);
   ~Client();
 
   // An answer of many pages is put together.

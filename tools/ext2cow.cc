@@ -1,8 +1,5 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include <functional>
-#include <iostream>
-
 #include "CLI/CLI.hpp"
 #include "tools/client.h"
 
@@ -110,15 +107,6 @@ int main(int argc, char** argv) {
   Commands commands(&app);
   AddSessionCommands(&commands, &options.svg);
   AddImageCommands(&commands);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& e) {
-    return app.exit(e);
-  } catch (const CLI::CallForVersion& e) {
-    return app.exit(e);
-  } catch (const CLI::ParseError& e) {
-    std::cerr << "ext2cow: " << e.what() << "; see --help\n";
-    return kUsage;
-  }
+  if (const auto status = ParseCommandLine(&app, argc, argv)) return *status;
   return RunAndPrint("ext2cow", options, commands.method(), commands.params());
 }

@@ -1,7 +1,5 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include <iostream>
-
 #include "CLI/CLI.hpp"
 #include "tools/client.h"
 
@@ -20,16 +18,7 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"fail", "ours", "theirs"}));
   app.add_flag("--dry-run", dry_run, "Say what a commit would do");
   app.add_flag("--force", force, "Cut the session's connections off first");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& e) {
-    return app.exit(e);
-  } catch (const CLI::CallForVersion& e) {
-    return app.exit(e);
-  } catch (const CLI::ParseError& e) {
-    std::cerr << "ext2cow-commit: " << e.what() << "; see --help\n";
-    return kUsage;
-  }
+  if (const auto status = ParseCommandLine(&app, argc, argv)) return *status;
   nlohmann::json params = {
       {"session", session}, {"dry_run", dry_run}, {"force", force}};
   if (!isolation.empty()) params["isolation"] = isolation;

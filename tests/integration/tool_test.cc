@@ -20,6 +20,12 @@ class ToolTest : public ServerTest {
     EXPECT_EQ(result.status, 1) << testing::PrintToString(line) << result.out;
     EXPECT_THAT(result.err, HasSubstr("--image"));
   }
+  void ExpectUsage(const std::vector<std::string>& line,
+                   const std::string& word) {
+    const ProcessResult result = RunProgram(line);
+    EXPECT_EQ(result.status, 2) << result.out;
+    EXPECT_THAT(result.err, HasSubstr(word));
+  }
 };
 
 TEST_F(ToolTest, MapOfAFileNeedsTheImage) {
@@ -62,6 +68,12 @@ TEST_F(ToolTest, ClosedStreamsWriteNothingIntoTheImage) {
                   "--store", store_, "--image", image_, "ls"});
   EXPECT_EQ(result.status, 1);
   EXPECT_TRUE(ReadFileBytes(image_) == before);
+}
+
+TEST_F(ToolTest, UsageErrorsNameTheWordThatIsWrong) {
+  ExpectUsage({ToolPath(), "--store", store_, "bogus"}, "'bogus'");
+  ExpectUsage({ToolPath(), "--store", store_, "ls", "extra"}, "extra");
+  ExpectUsage({CommitToolPath(), "--store", store_, "--bogus"}, "'--bogus'");
 }
 
 }  // namespace
