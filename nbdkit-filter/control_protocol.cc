@@ -34,6 +34,13 @@ std::string Dump(const json& object) {
   return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
+std::string DumpError(const json& id, int code, const absl::Status& status) {
+  return Dump({{"jsonrpc", "2.0"},
+               {"id", id},
+               {"error",
+                {{"code", code}, {"message", std::string(status.message())}}}});
+}
+
 // Whether `line`, if it is JSON, nests deeper than any of our messages: what
 // copies and frees values recurses, and must not be led deep.
 bool IsTooDeep(const std::string& line) {
@@ -146,13 +153,14 @@ absl::StatusOr<ControlRequest> ParseRequest(const std::string& line) {
   if (object.is_discarded()) {
     return absl::DataLossError("this is no JSON value on one line");
   }
+  const json id = object.is_object() ? object.value("id", json()) : json();
   if (!object.is_object() || object.value("jsonrpc", json()) != "2.0" ||
       !object.value("method", json()).is_string() ||
-      object.value("id", json()).is_structured()) {
+      !(id.is_string() || id.is_number() || id.is_null())) {
     return absl::InvalidArgumentError(
         "this is no JSON-RPC 2.0 request on one line");
   }
-  return ControlRequest{object.value("id", json()), object["method"],
+  return ControlRequest{id, !object.contains("id"), object["method"],
                         object.value("params", json::object())};
 }
 
@@ -164,12 +172,13 @@ std::string FormatError(const json& id, const absl::Status& status) {
   int code = kErrorBase - static_cast<int>(status.code());
   if (absl::IsUnimplemented(status)) code = kMethodNotFound;
   if (absl::IsInvalidArgument(status)) code = kInvalidParams;
-  // Without an id there was no request to fail.
-  if (id.is_null()) code = absl::IsDataLoss(status) ? kParseError : kInvalidRequest;
-  return Dump({{"jsonrpc", "2.0"},
-               {"id", id},
-               {"error",
-                {{"code", code}, {"message", std::string(status.message())}}}});
+  return DumpError(id, code, status);
+}
+
+std::string FormatBadRequest(const absl::Status& status) {
+  return DumpError(nullptr,
+                   absl::IsDataLoss(status) ? kParseError : kInvalidRequest,
+                   status);
 }
 
 std::string FormatProgress(const json& id, uint64_t done, uint64_t total) {

@@ -40,7 +40,8 @@ class ControlStream {
 };
 
 struct ControlRequest {
-  nlohmann::json id;  // null: a notification, which gets no answer
+  nlohmann::json id;              // a string, a number or null
+  bool is_notification = false;  // without an id: gets no answer
   std::string method;
   nlohmann::json params;
 };
@@ -52,9 +53,10 @@ absl::StatusOr<ControlRequest> ParseRequest(const std::string& line);
 
 std::string FormatResult(const nlohmann::json& id, const nlohmann::json& result);
 // The status' code travels as -32000 - code, except for JSON-RPC's own errors:
-// kUnimplemented is -32601, kInvalidArgument -32602; with a null id kDataLoss is
-// -32700 and everything else -32600.
+// kUnimplemented is -32601, kInvalidArgument -32602.
 std::string FormatError(const nlohmann::json& id, const absl::Status& status);
+// For a line that was no request: kDataLoss is -32700, everything else -32600.
+std::string FormatBadRequest(const absl::Status& status);
 std::string FormatProgress(const nlohmann::json& id, uint64_t done,
                            uint64_t total);
 

@@ -152,13 +152,13 @@ void ControlServer::Serve(Client* client) {
       auto line = stream.ReadLine(kMaxControlRequest);
       if (!line.ok()) {
         if (line.status().code() == absl::StatusCode::kResourceExhausted) {
-          (void)stream.WriteLine(FormatError(nullptr, line.status()));
+          (void)stream.WriteLine(FormatBadRequest(line.status()));
         }
         break;
       }
       auto request = ParseRequest(*line);
       if (!request.ok()) {
-        if (!stream.WriteLine(FormatError(nullptr, request.status())).ok()) {
+        if (!stream.WriteLine(FormatBadRequest(request.status())).ok()) {
           break;
         }
         continue;
@@ -168,7 +168,7 @@ void ControlServer::Serve(Client* client) {
           [&](uint64_t done, uint64_t total) {
             stream.TryWriteLine(FormatProgress(request->id, done, total));
           });
-      if (request->id.is_null()) continue;
+      if (request->is_notification) continue;
       const std::string answer =
           result.ok() ? FormatResult(request->id, *result)
                       : FormatError(request->id, result.status());

@@ -4,6 +4,8 @@
 // The commands of DESIGN section 4.3 as the tools and the control socket call them:
 // those on sessions, and which name calls what.
 #include <algorithm>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -304,32 +306,43 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
   const Json args = params.is_null() ? Json::object() : params;
   absl::ReaderMutexLock open(&open_mu_);
   if (absl::Status s = Stopped(); !s.ok()) return s;
-  if (method == "commit") return CommitCommand(args, progress);
-  if (method == "revert") return Revert(args, progress);
-  if (method == "check") return Check(progress);
-  using Command = absl::StatusOr<Json> (EngineImpl::*)(const Json&);
+  using Method = absl::StatusOr<Json> (EngineImpl::*)(const Json&);
+  struct Command {
+    Method run;  // null: it takes `progress` too
+    std::set<std::string> params;
+  };
   static const auto* const commands = new std::map<std::string, Command>{
-      {"ls", &EngineImpl::Ls},
-      {"info", &EngineImpl::Info},
-      {"create", &EngineImpl::Create},
-      {"snapshot", &EngineImpl::Snapshot},
-      {"rollback", &EngineImpl::Rollback},
-      {"clone", &EngineImpl::Clone},
-      {"rm", &EngineImpl::Rm},
-      {"diff", &EngineImpl::Diff},
-      {"rebase", &EngineImpl::Rebase},
-      {"log", &EngineImpl::Log},
-      {"tag", &EngineImpl::Tag},
-      {"untag", &EngineImpl::Untag},
-      {"gc", &EngineImpl::Gc},
-      {"adopt", &EngineImpl::Adopt},
-      {"map", &EngineImpl::Map}};
-  const auto command = commands->find(method);
-  if (command == commands->end()) {
+      {"commit",
+       {nullptr, {"session", "isolation", "on_conflict", "dry_run", "force"}}},
+      {"revert", {nullptr, {"point"}}},
+      {"ls", {&EngineImpl::Ls, {}}},
+      {"info", {&EngineImpl::Info, {"session"}}},
+      {"create", {&EngineImpl::Create, {"session", "at"}}},
+      {"snapshot", {&EngineImpl::Snapshot, {"session", "name"}}},
+      {"rollback", {&EngineImpl::Rollback, {"session", "name", "force"}}},
+      {"clone", {&EngineImpl::Clone, {"source", "name"}}},
+      {"rm", {&EngineImpl::Rm, {"session", "force"}}},
+      {"diff", {&EngineImpl::Diff, {"session", "against", "skip"}}},
+      {"rebase",
+       {&EngineImpl::Rebase, {"session", "isolation", "on_conflict", "force"}}},
+      {"log", {&EngineImpl::Log, {}}},
+      {"tag", {&EngineImpl::Tag, {"name", "generation"}}},
+      {"untag", {&EngineImpl::Untag, {"name"}}},
+      {"gc", {&EngineImpl::Gc, {}}},
+      {"adopt", {&EngineImpl::Adopt, {}}},
+      {"check", {nullptr, {}}},
+      {"map", {&EngineImpl::Map, {"session", "skip"}}}};
+  const auto found = commands->find(method);
+  if (found == commands->end()) {
     return absl::UnimplementedError(
         absl::StrCat("there is no command ", method));
   }
-  return (this->*command->second)(args);
+  const Command& command = found->second;
+  if (absl::Status s = CheckParams(args, command.params); !s.ok()) return s;
+  if (method == "commit") return CommitCommand(args, progress);
+  if (method == "revert") return Revert(args, progress);
+  if (method == "check") return Check(progress);
+  return (this->*command.run)(args);
 }
 
 }  // namespace ext2cow

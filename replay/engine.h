@@ -128,7 +128,8 @@ class Engine {
   // Runs one command of DESIGN section 4.3: `method` is the subcommand's name
   // ("commit", "ls", ...), `params` its arguments by name. The answer is the
   // command's --json object. A conflict is an answer ("result":"conflict"), not an
-  // error. kInvalidArgument: bad usage.
+  // error. kInvalidArgument: bad usage, also a parameter that is not listed here or
+  // is of another type.
   //   commit {session, isolation?, on_conflict?, dry_run?, force?}
   //   ls {} | info {session} | create {session, at?} | snapshot {session, name}
   //   rollback {session, name, force?} | clone {source, name}

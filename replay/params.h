@@ -3,6 +3,7 @@
 #ifndef EXT2COW_REPLAY_PARAMS_H_
 #define EXT2COW_REPLAY_PARAMS_H_
 
+#include <set>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -11,7 +12,13 @@
 // A command's arguments: JSON that anybody may have sent.
 namespace ext2cow {
 
-// Empty (false) when missing or of another type.
+// kInvalidArgument when one is none of `known` or not of its type: "force" and
+// "dry_run" are booleans, "skip" is a number, points may be numbers, all else is
+// text. Null is as good as missing.
+absl::Status CheckParams(const nlohmann::json& params,
+                         const std::set<std::string>& known);
+
+// Empty (false) when missing.
 std::string Text(const nlohmann::json& params, const char* key);
 bool Flag(const nlohmann::json& params, const char* key);
 

@@ -51,10 +51,8 @@ absl::StatusOr<Json> EngineImpl::Tag(const Json& params) {
         "' is no tag: letters, digits, '.', '_' and '-', at most 64, not all "
         "digits and not 'latest'"));
   }
-  std::string point = "latest";
-  if (const auto it = params.find("generation"); it != params.end()) {
-    point = it->is_string() ? it->get<std::string>() : it->dump();
-  }
+  std::string point = Text(params, "generation");
+  if (point.empty()) point = "latest";
   absl::MutexLock lock(&mu_);
   AwaitSettled();
   if (catalog_.tags().contains(name)) {

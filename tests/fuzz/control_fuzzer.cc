@@ -33,7 +33,7 @@ void FuzzRequest(const std::string& line) {
   const auto request = ParseRequest(line);
   if (!request.ok()) {
     // What the server sends back to the client must be an answer.
-    const auto answer = ParseAnswer(FormatError(nullptr, request.status()));
+    const auto answer = ParseAnswer(FormatBadRequest(request.status()));
     Require(answer.ok() && !answer->result.ok(), "an error arrives as one");
     return;
   }

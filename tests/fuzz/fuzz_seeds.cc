@@ -52,7 +52,7 @@ void Control(Folder folder) {
   folder.Add(FormatResult(1, {{"sessions", nlohmann::json::array()}}));
   folder.Add(FormatResult(2, {{"result", "committed"}, {"generation", 7}}));
   folder.Add(FormatError(3, absl::NotFoundError("no session 'x'")));
-  folder.Add(FormatError(nullptr, absl::DataLossError("no JSON")));
+  folder.Add(FormatBadRequest(absl::DataLossError("no JSON")));
   folder.Add(FormatError(4, absl::UnimplementedError("no such method")));
   folder.Add(FormatProgress(5, 10, 100));
   folder.Add(R"({"jsonrpc":"2.0","method":"info"})");

@@ -246,5 +246,47 @@ TEST_F(ControlTest, ToolFailsPlainlyWithoutAStore) {
   EXPECT_THAT(result.err, HasSubstr("missing"));
 }
 
+TEST_F(ControlTest, ParametersThatAreNotUnderstoodAreRefused) {
+  EXPECT_EQ(Connect("s").Write(0, "x"), 0);
+  ControlClient client(socket_);
+  const auto code = [&](const std::string& method, json params) {
+    params["session"] = "s";
+    return client.Ask({{"jsonrpc", "2.0"},
+                       {"id", 1},
+                       {"method", method},
+                       {"params", params}})["error"]["code"];
+  };
+  for (const json& bad : {json{{"dry_run", "true"}}, json{{"dry_run", 1}},
+                          json{{"dry-run", true}}, json{{"isolation", 5}},
+                          json{{"force", "no"}}}) {
+    EXPECT_EQ(code("commit", bad), -32602) << bad;
+  }
+  EXPECT_EQ(code("diff", {{"against", -1}}), -32602);
+  EXPECT_EQ(Connect("@latest").Read(0, 1), RandomBytes(1, 1));
+}
+
+TEST_F(ControlTest, GenerationsMayBeNumbers) {
+  EXPECT_EQ(Connect("s").Write(0, "x"), 0);
+  EXPECT_EQ(CommitJson({"s"})["generation"], 1);
+  ControlClient client(socket_);
+  const json answer =
+      client.Ask({{"jsonrpc", "2.0"},
+                  {"id", 1},
+                  {"method", "create"},
+                  {"params", {{"session", "old"}, {"at", 0}}}});
+  EXPECT_EQ(answer["result"]["generation"], 0) << answer;
+}
+
+TEST_F(ControlTest, OnlyARequestWithoutAnIdIsANotification) {
+  ControlClient client(socket_);
+  EXPECT_TRUE(client.Send("{\"jsonrpc\":\"2.0\",\"method\":\"ls\"}\n"));
+  json answer = client.Ask(
+      {{"jsonrpc", "2.0"}, {"id", nullptr}, {"method", "dance"}});
+  EXPECT_TRUE(answer["id"].is_null()) << answer;
+  EXPECT_EQ(answer["error"]["code"], -32601) << answer;
+  answer = client.Ask({{"jsonrpc", "2.0"}, {"id", true}, {"method", "ls"}});
+  EXPECT_EQ(answer["error"]["code"], -32600) << answer;
+}
+
 }  // namespace
 }  // namespace ext2cow::test
