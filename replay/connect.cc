@@ -386,34 +386,67 @@ void EngineImpl::LeavePoint(Generation generation,
   Reclaim();
 }
 
-std::vector<ExportListing> EngineImpl::ListExports(const std::string& path) {
-  std::vector<ExportListing> exports;
-  absl::MutexLock lock(&mu_);
-  const auto add = [&](const std::string& name, const std::string& file,
-                       const std::string& description) {
-    exports.push_back(
-        {path.empty() ? absl::StrCat(name, ":", file) : name, description});
-  };
-  std::set<std::string> touched;
-  for (const auto& [name, session] : catalog_.sessions()) {
-    for (const auto& [inode, file] : session.files) {
-      if (!path.empty() && file != path) continue;
-      touched.insert(file);
-      add(name, file,
-          absl::StrCat("session on generation ", session.generation));
-      for (const SnapshotRecord& snapshot : session.snapshots) {
-        add(absl::StrCat(name, "@", snapshot.name), file,
-            absl::StrCat("snapshot on generation ", snapshot.generation));
+std::vector<SessionRecord> EngineImpl::UnsavedSessions() {
+  std::vector<std::shared_ptr<Session>> open;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [name, session] : live_) {
+      if (catalog_.FindSession(name) == nullptr && !session->life.anonymous) {
+        open.push_back(session);
       }
     }
-    if (session.files.empty() && !path.empty()) {
-      add(name, path, absl::StrCat("session on generation ", session.generation));
+  }
+  std::vector<SessionRecord> records;
+  for (const auto& session : open) {
+    absl::ReaderMutexLock gate(&session->gate);
+    SessionRecord& record = records.emplace_back();
+    record.name = session->name();
+    record.generation = session->generation;
+    for (const auto& [inode, file] : session->files) {
+      record.files[inode] = file.path;
     }
   }
-  if (!path.empty()) touched.insert(path);
+  return records;
+}
+
+std::vector<ExportListing> EngineImpl::ListExports(const std::string& path) {
+  const std::vector<SessionRecord> unsaved = UnsavedSessions();
+  std::vector<ExportListing> exports;
+  absl::MutexLock lock(&mu_);
+  const Generation adopted = catalog_.identity().adopted;
+  std::set<std::string> touched;
+  const auto add = [&](const std::string& name, const std::string& file,
+                       const std::string& what, Generation generation) {
+    if (generation < adopted) return;  // stale: it can't be opened
+    exports.push_back({file.empty() ? name : absl::StrCat(name, ":", file),
+                       absl::StrCat(what, generation)});
+  };
+  const auto add_session = [&](const SessionRecord& session,
+                               const std::string& file) {
+    add(session.name, file, "session on generation ", session.generation);
+    for (const SnapshotRecord& snapshot : session.snapshots) {
+      add(absl::StrCat(session.name, "@", snapshot.name), file,
+          "snapshot on generation ", snapshot.generation);
+    }
+  };
+  const auto add_files = [&](const SessionRecord& session) {
+    if (!path.empty()) return add_session(session, "");
+    for (const auto& [inode, file] : session.files) {
+      touched.insert(file);
+      add_session(session, file);
+    }
+  };
+  for (const auto& [name, session] : catalog_.sessions()) {
+    if (!session.anonymous) add_files(session);
+  }
+  for (const SessionRecord& session : unsaved) {
+    if (catalog_.FindSession(session.name) == nullptr) add_files(session);
+  }
+  if (!options_.points) return exports;
+  touched.insert("");  // the served file, or the whole image
   for (const auto& [tag, generation] : catalog_.tags()) {
     for (const std::string& file : touched) {
-      add("@" + tag, file, absl::StrCat("tag of generation ", generation));
+      add("@" + tag, file, "tag of generation ", generation);
     }
   }
   return exports;

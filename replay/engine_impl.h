@@ -173,6 +173,8 @@ class EngineImpl : public Engine {
   absl::StatusOr<std::unique_ptr<Connection>> ConnectPoint(
       const ExportRequest& request);
   // Opens the file in the session, marked durably before the first reply.
+  // Those that clients have just opened: their names, generations and files.
+  std::vector<SessionRecord> UnsavedSessions();
   absl::StatusOr<std::pair<SpaceId, ServedFile>> FindFile(
       Generation generation, const std::string& path);
   absl::StatusOr<std::pair<SpaceId, ServedFile>> OpenFile(

@@ -8,6 +8,7 @@
 namespace ext2cow::test {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -20,6 +21,17 @@ class ExportTest : public ServerTest {
   }
   bool Connects(const std::string& name) {
     return NbdClient(server_->socket(), name).connected();
+  }
+  // The exports that nbdinfo lists; it opens each.
+  std::vector<std::string> Listed() {
+    const ProcessResult result =
+        RunProgram({"nbdinfo", "--list", "--json", server_->Uri("")});
+    EXPECT_EQ(result.status, 0) << result.err;
+    std::vector<std::string> names;
+    const auto list = nlohmann::json::parse(result.out, nullptr, false);
+    if (!list.is_object()) return names;
+    for (const auto& item : list["exports"]) names.push_back(item["export-name"]);
+    return names;
   }
   const std::string first_ = RandomBytes(1, 4 * kMiB);
   const std::string second_ = RandomBytes(2, kMiB + 13);
@@ -115,6 +127,39 @@ TEST_F(ExportTest, ListNamesSessionsAlone) {
   const std::string list = RunOk({"nbdinfo", "--list", server_->Uri("")});
   EXPECT_THAT(list, HasSubstr("\"s\""));
   EXPECT_THAT(list, Not(HasSubstr(kDisk + std::string("\""))));
+}
+
+TEST_F(ExportTest, ListHasAllThatCanBeOpened) {
+  Start({"ext2file=exportname"});
+  EXPECT_EQ(Connect("elsewhere:/b.img").Write(0, "x"), 0);
+  Start();
+  EXPECT_EQ(Tool({"create", "made"}).status, 0);
+  EXPECT_EQ(Tool({"snapshot", "made", "early"}).status, 0);
+  EXPECT_EQ(Tool({"tag", "t"}).status, 0);
+  NbdClient writing = Connect("writing"), nameless = Connect();
+  EXPECT_EQ(writing.Write(0, "x"), 0);
+  EXPECT_THAT(Listed(), ElementsAre("elsewhere", "made", "made@early", "writing",
+                                    "@t"));
+}
+
+TEST_F(ExportTest, ListHasTagsOfWholeImages) {
+  Start({"ext2file=exportname"});
+  EXPECT_EQ(Tool({"tag", "t"}).status, 0);
+  NbdClient client = Connect("s:/b.img");
+  EXPECT_THAT(Listed(), ElementsAre("s:/b.img", "@t", "@t:/b.img"));
+}
+
+TEST_F(ExportTest, ListHasNothingThatCantBeOpened) {
+  Start();
+  EXPECT_EQ(Connect("s").Write(0, "x"), 0);
+  EXPECT_EQ(Tool({"tag", "t"}).status, 0);
+  Start({"ext2cow-points=no"});
+  EXPECT_THAT(Listed(), ElementsAre("s"));
+  EXPECT_EQ(server_->Stop(), 0);
+  RunOk({"tune2fs", "-L", "changed", image_});
+  EXPECT_EQ(Tool({"adopt", "--image", image_}).status, 0);
+  Start();
+  EXPECT_THAT(Listed(), ElementsAre()) << "stale";
 }
 
 }  // namespace
