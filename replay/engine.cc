@@ -114,7 +114,10 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   if (!options_.inspect) {
     if (absl::Status status = RemoveStrays(); !status.ok()) return status;
   }
-  if (options_.serving) ticker_ = std::thread([this] { Tick(); });
+  if (options_.serving) {
+    NoteOldestPin();
+    ticker_ = std::thread([this] { Tick(); });
+  }
   return absl::OkStatus();
 }
 

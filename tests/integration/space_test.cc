@@ -152,6 +152,7 @@ TEST_F(SpaceTest, MaxStoreHoldsForAllSessionsTogether) {
   uint64_t written = 0;
   EXPECT_EQ(Fill(&two, 0, 65'536, &written), ENOSPC);
   EXPECT_LE(written, 16 * kMiB);
+  EXPECT_THAT(server_->Log(), HasSubstr("the oldest pin is on generation 0"));
   EXPECT_EQ(one.Read(0, 8 * kMiB), RandomBytes(3, 8 * kMiB));
   EXPECT_EQ(two.Flush(), 0);
   one.Disconnect();
