@@ -77,6 +77,7 @@ absl::StatusOr<ExportRequest> ParseExportName(const std::string& name,
     }
   }
   if (!rules.session.empty()) {
+    if (request.path.empty()) return Bad(name, "it must name a file");
     request.session = rules.session;
     return request;
   }

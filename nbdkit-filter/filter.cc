@@ -27,6 +27,7 @@
 #include <system_error>
 #include <thread>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -77,7 +78,11 @@ void Load() {
 }
 
 int Fail(const absl::Status& status) {
-  nbdkit_error("%s", std::string(status.message()).c_str());
+  std::string line(status.message());
+  for (char& c : line) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = '?';
+  }
+  nbdkit_error("%s", line.c_str());
   return -1;
 }
 
@@ -241,7 +246,11 @@ absl::Status StartServing(nbdkit_backend* backend) {
   s->engine = *std::move(engine);
   if (!s->parameters.rules.file.empty()) {
     absl::Status found = s->engine->CheckFile(s->parameters.rules.file);
-    if (!found.ok()) return found;
+    if (!found.ok()) {
+      return absl::Status(found.code(),
+                          absl::StrCat("ext2file=", std::string(found.message()),
+                                       "; name another file"));
+    }
   }
   s->control = std::make_unique<ControlServer>(s->engine.get());
   if (s->parameters.control != "none") {

@@ -136,6 +136,7 @@ absl::StatusOr<bool> Parameters::Take(
     if (value != "yes" && value != "no") return OneOf(key, value, "yes or no");
     engine.points = value == "yes";
   } else if (key == "ext2cow-control") {
+    if (value.empty()) return OneOf(key, value, "a path or none");
     control = value == "none" ? value : absolute(value);
   } else {
     return false;

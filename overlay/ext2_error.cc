@@ -54,6 +54,10 @@ absl::Status Ext2Error(long code, std::string_view what) {
   std::call_once(once, initialize_ext2_error_table);
   const bool known = (code >= EXT2_ET_BASE && code < EXT2_ET_BASE + 256) ||
                      (code > 0 && code < 134);
+  if (code == EXT2_ET_FILE_NOT_FOUND) {
+    return absl::NotFoundError(
+        absl::StrFormat("%s: there is no such file in the image", what));
+  }
   return absl::Status(CodeFor(code),
                       known ? absl::StrFormat("%s: %s", what, error_message(code))
                             : absl::StrFormat("%s: error %d", what, code));

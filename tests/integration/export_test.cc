@@ -162,5 +162,18 @@ TEST_F(ExportTest, ListHasNothingThatCantBeOpened) {
   EXPECT_THAT(Listed(), ElementsAre()) << "stale";
 }
 
+TEST_F(ExportTest, NameInALogLineIsOneLine) {
+  Start();
+  EXPECT_FALSE(Connects("a\nnbdkit: error: b"));
+  EXPECT_THAT(server_->Log(), HasSubstr("'a?nbdkit: error: b'"));
+}
+
+TEST_F(ExportTest, FixedSessionNeedsAFile) {
+  Start({"ext2file=exportname", "ext2cow-session=s"});
+  EXPECT_TRUE(Connects("@latest:/b.img"));
+  EXPECT_FALSE(Connects("@latest"));
+  EXPECT_THAT(server_->Log(), HasSubstr("'@latest': it must name a file"));
+}
+
 }  // namespace
 }  // namespace ext2cow::test

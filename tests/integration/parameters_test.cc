@@ -28,6 +28,7 @@ TEST_F(ParametersTest, BadValuesAreRefusedByName) {
       {"ext2cow-max-store", "-5"},
       {"ext2cow-expire", "soon"},
       {"ext2cow-points", "maybe"},
+      {"ext2cow-control", ""},
       {"ext2cow-cache", "1X"},
       {"ext2cow-session", "bad/name"},
       {"ext2cow-session", ""},
@@ -117,6 +118,15 @@ TEST_F(ParametersTest, HelpNamesEveryParameter) {
         "ext2cow-max-store", "ext2cow-expire", "ext2cow-points",
         "ext2cow-cache", "ext2cow-control"}) {
     EXPECT_THAT(help, HasSubstr(name));
+  }
+}
+
+TEST_F(ParametersTest, WrongFilesAreRefusedInWordsThatHelp) {
+  for (const char* path : {"/disks/missing.img", "/disks"}) {
+    const std::string word = absl::StrCat("ext2file=", path);
+    const std::string log = StartRefused(Options({word}));
+    EXPECT_THAT(log, HasSubstr(word));
+    EXPECT_THAT(log, HasSubstr("name another file"));
   }
 }
 
