@@ -50,6 +50,14 @@ void Subtract(std::map<SpaceId, SpaceChanges>* changes,
   }
 }
 
+absl::Status ReadWhatChanged(const Session& session) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      "session ", session.name(),
+      " is connected and has read blocks that changed since: under snapshot "
+      "isolation it can be committed once its connections are closed, or with "
+      "--force, which cuts them off"));
+}
+
 Json CommitJson(const std::string& result, const std::string& session,
                           const GenerationRecord& generation) {
   Json files = Json::array();
@@ -202,7 +210,8 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
     absl::MutexLock lock(&mu_);
     const auto later = catalog_.Later(session->generation);
     verdict.newest = catalog_.identity().newest;
-    connected = session->life.connections > 0;
+    connected = session->life.connections > 0 &&
+                !(request.dry_run && request.force);
     verdict.conflicts = FindConflicts(reads, writes, later, request.isolation);
     read_changed = request.isolation == Isolation::kSnapshot &&
                    !FindConflicts(reads, {}, later, Isolation::kSerializable)
@@ -211,7 +220,11 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
         verdict.conflicts.empty() && !read_changed && !request.dry_run;
   }
   if (absl::Status s = Judge(request, connected, &verdict); !s.ok()) return s;
-  if (verdict.refused || request.dry_run) return verdict;
+  if (verdict.refused) return verdict;
+  if (request.dry_run) {
+    if (connected && read_changed) return ReadWhatChanged(*session);
+    return verdict;
+  }
   {
     absl::MutexLock lock(&mu_);
     if (session->life.connections == 0) {
@@ -225,13 +238,7 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
     return absl::FailedPreconditionError(absl::StrCat(
         "session ", session->name(), " was connected meanwhile: try again"));
   }
-  if (read_changed) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "session ", session->name(),
-        " is connected and has read blocks that changed since: under snapshot "
-        "isolation it can be committed once its connections are closed, or "
-        "with --force, which cuts them off"));
-  }
+  if (read_changed) return ReadWhatChanged(*session);
   // Its clients see the newest generation from now on, once that is durable.
   if (absl::Status s = store_->health(); !s.ok()) return s;
   {

@@ -242,6 +242,28 @@ TEST_F(ConflictTest, DryRunReportsTheConflict) {
   EXPECT_EQ(CommitJson({"--dry-run", "bob"}, 3)["result"], "conflict");
 }
 
+TEST_F(ConflictTest, DryRunRefusesWhatTheCommitWould) {
+  NbdClient bob = Connect("bob");
+  EXPECT_EQ(bob.Read(0, 3).size(), 3u);
+  EXPECT_EQ(bob.Write(kMiB, "bob"), 0);
+  AliceCommits(0, "alice");
+  EXPECT_EQ(Commit({"--isolation", "snapshot", "--dry-run", "bob"}).status, 1);
+  EXPECT_EQ(Commit({"--isolation", "snapshot", "bob"}).status, 1);
+}
+
+TEST_F(ConflictTest, DryRunWithForceCutsNobodyOff) {
+  NbdClient bob = Connect("bob");
+  EXPECT_EQ(bob.Write(0, "bob"), 0);
+  AliceCommits(0, "alice");
+  EXPECT_EQ(CommitJson({"--on-conflict", "ours", "--isolation", "snapshot",
+                        "--dry-run", "--force", "bob"})["result"],
+            "would-commit");
+  EXPECT_EQ(CommitJson({"--on-conflict", "theirs", "--isolation", "snapshot",
+                        "--dry-run", "--force", "bob"})["result"],
+            "would-commit");
+  EXPECT_EQ(bob.Read(0, 3), "bob");
+}
+
 TEST_F(ConflictTest, EveryOtherSessionKeepsItsGeneration) {
   NbdClient old = Connect("old"), point = Connect("@0");
   std::string expected = original_;
