@@ -8,6 +8,7 @@
 namespace ext2cow::test {
 namespace {
 
+using nlohmann::json;
 using testing::HasSubstr;
 
 // What the tools say and where they leave their hands off.
@@ -74,6 +75,44 @@ TEST_F(ToolTest, UsageErrorsNameTheWordThatIsWrong) {
   ExpectUsage({ToolPath(), "--store", store_, "bogus"}, "'bogus'");
   ExpectUsage({ToolPath(), "--store", store_, "ls", "extra"}, "extra");
   ExpectUsage({CommitToolPath(), "--store", store_, "--bogus"}, "'--bogus'");
+}
+
+void AddKeys(const json& value, std::set<std::string>* keys) {
+  for (const auto& [key, member] : value.items()) {
+    if (value.is_object()) keys->insert(key);
+    if (member.is_structured()) AddKeys(member, keys);
+  }
+}
+
+TEST_F(ToolTest, EveryMemberOfTheJsonIsInTheManual) {
+  Start();
+  EXPECT_EQ(Connect("s").Write(0, "one"), 0);
+  EXPECT_EQ(Connect("other").Write(0, "two"), 0);
+  EXPECT_EQ(Connect("far").Write(kMiB, "far"), 0);
+  const std::string manual =
+      ReadFileBytes(absl::StrCat(EXT2COW_SOURCE_DIR, "/tools/ext2cow.pod"));
+  const std::string commit = ReadFileBytes(
+      absl::StrCat(EXT2COW_SOURCE_DIR, "/tools/ext2cow-commit.pod"));
+  EXPECT_EQ(CommitJson({"other"})["result"], "committed");
+  for (const std::vector<std::string>& line :
+       std::vector<std::vector<std::string>>{
+           {"snapshot", "s", "a"}, {"ls"}, {"info", "s"}, {"create", "new"},
+           {"clone", "s", "twin"}, {"rollback", "s", "a"}, {"diff", "s"},
+           {"map", "s"}, {"rebase", "far"}, {"rebase", "s"}, {"tag", "t"},
+           {"log"}, {"revert", "0"}, {"untag", "t"}, {"rm", "twin"}, {"gc"},
+           {"adopt"}, {"check"}}) {
+    std::vector<std::string> words = line;
+    words.push_back("--json");
+    const ProcessResult result = Tool(words);
+    std::set<std::string> keys;
+    AddKeys(json::parse(result.out, nullptr, false), &keys);
+    EXPECT_FALSE(keys.empty()) << line[0] << result.err;
+    for (const std::string& key : keys) {
+      EXPECT_TRUE(manual.find("C<" + key + ">") != manual.npos ||
+                  commit.find("\"" + key + "\"") != commit.npos)
+          << line[0] << ": " << key;
+    }
+  }
 }
 
 }  // namespace
