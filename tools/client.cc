@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -15,8 +16,10 @@
 #include <iostream>
 #include <map>
 #include <utility>
+#include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -112,6 +115,31 @@ void OpenStandardStreams() {
   close(fd);
 }
 
+// CLI11 takes a subcommand's own options only after its name; people write them
+// before it, too.
+void MoveSubcommandFirst(CLI::App& app, std::vector<std::string>* words) {
+  const auto subcommands = app.get_subcommands([](CLI::App*) { return true; });
+  const auto takes_value = [&](const std::string& word) {
+    std::vector<CLI::App*> apps = subcommands;
+    apps.push_back(&app);
+    return absl::StartsWith(word, "-") &&
+           std::any_of(apps.begin(), apps.end(), [&](const CLI::App* owner) {
+             const CLI::Option* option = owner->get_option_no_throw(word);
+             return option != nullptr && option->get_items_expected_max() > 0;
+           });
+  };
+  for (auto word = words->begin(); word != words->end() && *word != "--"; ++word) {
+    const bool found = std::any_of(
+        subcommands.begin(), subcommands.end(),
+        [&](const CLI::App* one) { return one->get_name() == *word; });
+    if (found) {
+      std::rotate(words->begin(), word, word + 1);
+      return;
+    }
+    if (takes_value(*word) && ++word == words->end()) return;
+  }
+}
+
 }  // namespace
 
 void AddCommonOptions(CLI::App* app, CommonOptions* options) {
@@ -130,8 +158,11 @@ void AddCommonOptions(CLI::App* app, CommonOptions* options) {
 }
 
 std::optional<int> ParseCommandLine(CLI::App* app, int argc, char** argv) {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  MoveSubcommandFirst(*app, &words);
+  std::reverse(words.begin(), words.end());  // as CLI11 wants them
   try {
-    app->parse(argc, argv);
+    app->parse(std::move(words));
     return std::nullopt;
   } catch (const CLI::CallForHelp& e) {
     return app->exit(e);

@@ -77,6 +77,18 @@ TEST_F(ToolTest, UsageErrorsNameTheWordThatIsWrong) {
   ExpectUsage({CommitToolPath(), "--store", store_, "--bogus"}, "'--bogus'");
 }
 
+TEST_F(ToolTest, EveryOptionMayStandBeforeTheSubcommand) {
+  Start();
+  EXPECT_EQ(Tool({"--at", "0", "create", "create"}).status, 0);
+  EXPECT_EQ(Tool({"--json", "info", "create"}).status, 0);
+  EXPECT_EQ(Tool({"--isolation", "snapshot", "rebase", "create"}).status, 0);
+  EXPECT_EQ(Tool({"--svg", dir_ / "map.svg", "map", "create"}).status, 0);
+  NbdClient client = Connect("create");
+  EXPECT_EQ(Tool({"rm", "create"}).status, 1);
+  EXPECT_EQ(Tool({"--force", "rm", "create"}).status, 0);
+  EXPECT_EQ(Tool({"--force", "ls"}).status, 2);
+}
+
 void AddKeys(const json& value, std::set<std::string>* keys) {
   for (const auto& [key, member] : value.items()) {
     if (value.is_object()) keys->insert(key);
