@@ -186,9 +186,6 @@ Client::~Client() {
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
     const std::string& program, const CommonOptions& options, bool inspect) {
   std::unique_ptr<Client> client(new Client);
-  if (options.store.empty() && options.control.empty()) {
-    return absl::InvalidArgumentError("--store DIR or --control PATH is due");
-  }
   const std::string path = options.control.empty()
                                ? options.store + "/control.sock"
                                : options.control;
@@ -275,17 +272,23 @@ absl::StatusOr<nlohmann::json> Client::Run(const std::string& method,
 int RunAndPrint(const std::string& program, const CommonOptions& options,
                 const std::string& method, const nlohmann::json& params) try {
   OpenStandardStreams();
-  const auto fail = [&](const absl::Status& status) {
+  const auto fail = [&](const absl::Status& status, ExitStatus exit = kFailed) {
     std::cerr << program << ": " << std::string(status.message()) << "\n";
-    return status.code() == absl::StatusCode::kInvalidArgument ? kUsage
-                                                               : kFailed;
+    return exit;
   };
+  if (options.store.empty() && options.control.empty()) {
+    return fail(absl::InvalidArgumentError("--store DIR or --control PATH is due"),
+                kUsage);
+  }
   auto client = Client::Connect(program, options, method == "check");
   if (!client.ok()) return fail(client.status());
   Engine::Progress progress;
   if (isatty(STDERR_FILENO)) progress = DrawProgress;
   const auto result = (*client)->Run(method, params, progress);
-  if (!result.ok()) return fail(result.status());
+  if (!result.ok()) {
+    return fail(result.status(),
+                absl::IsInvalidArgument(result.status()) ? kUsage : kFailed);
+  }
   if (!options.svg.empty()) {
     std::ofstream file(options.svg, std::ios::trunc);
     file << MapAsSvg(*result);

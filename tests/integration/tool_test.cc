@@ -89,6 +89,19 @@ TEST_F(ToolTest, EveryOptionMayStandBeforeTheSubcommand) {
   EXPECT_EQ(Tool({"--force", "ls"}).status, 2);
 }
 
+TEST_F(ToolTest, WrongFilesAreNoWrongUsage) {
+  Start();
+  EXPECT_EQ(Tool({"create", "s"}).status, 0);
+  EXPECT_EQ(server_->Stop(), 0);
+  WriteFileBytes(image_, RandomBytes(9, kMiB));
+  EXPECT_EQ(Commit({"s", "--image", image_}).status, 1);
+  EXPECT_EQ(RunProgram({ToolPath(), "--control", dir_ / "none", "--store",
+                        image_, "ls"})
+                .status,
+            1);
+  EXPECT_EQ(RunProgram({ToolPath(), "ls"}).status, 2);
+}
+
 void AddKeys(const json& value, std::set<std::string>* keys) {
   for (const auto& [key, member] : value.items()) {
     if (value.is_object()) keys->insert(key);
