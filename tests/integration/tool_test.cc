@@ -59,6 +59,16 @@ TEST_F(ToolTest, DirectoryThatIsNoStoreStaysAsItIs) {
   EXPECT_TRUE(std::filesystem::is_empty(directory));
 }
 
+TEST_F(ToolTest, StoreWithALongPathIsOpened) {
+  const std::string store = dir_ / Repeat('s', 120);
+  Start({"ext2cow-store=" + store, "ext2cow-control=" + (dir_ / "socket")});
+  EXPECT_EQ(Connect("s").Write(0, "x"), 0);
+  EXPECT_EQ(server_->Stop(), 0);
+  const ProcessResult result =
+      RunProgram({ToolPath(), "--store", store, "info", "s"});
+  EXPECT_EQ(result.status, 0) << result.err;
+}
+
 TEST_F(ToolTest, ClosedStreamsWriteNothingIntoTheImage) {
   Start();
   Connect();
