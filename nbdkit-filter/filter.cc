@@ -77,12 +77,16 @@ void Load() {
   }
 }
 
-int Fail(const absl::Status& status) {
-  std::string line(status.message());
+// One line, whatever names are in it.
+void Log(std::string line) {
   for (char& c : line) {
     if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = '?';
   }
   nbdkit_error("%s", line.c_str());
+}
+
+int Fail(const absl::Status& status) {
+  Log(std::string(status.message()));
   return -1;
 }
 
@@ -238,7 +242,7 @@ absl::Status StartServing(nbdkit_backend* backend) {
   s->device = *std::move(device);
   s->parameters.engine.stopping = IsStopping;
   s->parameters.engine.log = [](const std::string& line) {
-    nbdkit_error("ext2cow: %s", line.c_str());
+    Log("ext2cow: " + line);
   };
   auto engine = Engine::Open(std::move(s->lock), s->device.get(),
                              s->parameters.engine);

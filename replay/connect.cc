@@ -288,6 +288,10 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectSession(
     Leave(*session);
     return file.status();
   }
+  const std::string& reason = file->second.read_only_reason;
+  if (!reason.empty() && !read_only && options_.log) {
+    options_.log(absl::StrCat(request.path, " is served read-only: ", reason));
+  }
   return std::make_unique<SessionConnection>(this, *std::move(session),
                                              file->first, file->second,
                                              read_only, !anonymous);

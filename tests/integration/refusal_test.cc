@@ -35,6 +35,9 @@ class RefusalTest : public ServerTest {
     Start();
     NbdClient client = Connect("s");
     EXPECT_EQ(client.ReadAll(), original_);
+    if (client.ReadOnly()) {
+      EXPECT_THAT(server_->Log(), HasSubstr(word));
+    }
     if (!client.ReadOnly() && client.Write(0, "x") == 0) {
       client.Disconnect();
       const ProcessResult result = Commit({"s"});
