@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
@@ -23,6 +24,14 @@ namespace {
 absl::Status Failed(const std::string& path) {
   return absl::UnavailableError(
       absl::StrCat("control socket ", path, ": ", std::strerror(errno)));
+}
+
+// `path` is short enough.
+sockaddr_un AddressOf(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return address;
 }
 
 bool SomebodyListens(const sockaddr_un& address) {
@@ -48,36 +57,39 @@ ControlServer::~ControlServer() { Stop(); }
 
 absl::Status ControlServer::CheckPath(const std::string& path) {
   constexpr size_t kLongest = sizeof(sockaddr_un::sun_path) - 1;
-  if (path.size() <= kLongest) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "control socket ", path, ": the path is longer than ", kLongest,
-      " bytes; ext2cow-control=PATH names another place"));
+  if (path.size() > kLongest) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "control socket ", path, ": the path is longer than ", kLongest,
+        " bytes; ext2cow-control=PATH names another place"));
+  }
+  struct stat there;
+  if (lstat(path.c_str(), &there) != 0) {
+    const auto directory = std::filesystem::path(path).parent_path();
+    if (access(directory.c_str(), F_OK) != 0) return Failed(path);
+    return absl::OkStatus();
+  }
+  if (!S_ISSOCK(there.st_mode)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("control socket ", path, ": a file is there already"));
+  }
+  if (SomebodyListens(AddressOf(path))) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "control socket ", path,
+        ": another server listens there; ext2cow-control=PATH names another "
+        "place"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ControlServer::Start(const std::string& path) {
   if (absl::Status s = CheckPath(path); !s.ok()) return s;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), path.size());
-  struct stat there;
-  if (lstat(path.c_str(), &there) == 0) {
-    if (!S_ISSOCK(there.st_mode)) {
-      return absl::AlreadyExistsError(
-          absl::StrCat("control socket ", path, ": a file is there already"));
-    }
-    if (SomebodyListens(address)) {
-      return absl::AlreadyExistsError(absl::StrCat(
-          "control socket ", path,
-          ": another server listens there; ext2cow-control=PATH names another "
-          "place"));
-    }
-    unlink(path.c_str());
-  }
+  const sockaddr_un address = AddressOf(path);
+  unlink(path.c_str());
   listener_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (listener_ < 0 || pipe2(wake_, O_CLOEXEC) != 0) return Failed(path);
   // The socket is made with mode 0600: nobody can connect in between.
   const mode_t mask = umask(0177);
-  const int bound = bind(listener_, reinterpret_cast<sockaddr*>(&address),
+  const int bound = bind(listener_, reinterpret_cast<const sockaddr*>(&address),
                          sizeof(address));
   umask(mask);
   if (bound != 0 || listen(listener_, 16) != 0) return Failed(path);

@@ -29,10 +29,10 @@ class ControlServer {
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
-  // Whether a socket may have this path: it must be short.
+  // Whether a server may listen there: the path is short, its directory is there,
+  // and nothing else than what a crashed server left.
   static absl::Status CheckPath(const std::string& path);
-  // Listens at `path`; what a crashed server left there is replaced. Refused while
-  // another server listens there.
+  // Listens at `path` when CheckPath allows it.
   absl::Status Start(const std::string& path);
   // Takes no more requests and waits for those in progress. Idempotent.
   void Stop();

@@ -208,6 +208,7 @@ absl::Status BeReady(int thread_model) {
   if (s->parameters.control.empty()) {
     s->parameters.control = s->parameters.store + "/control.sock";
   }
+  if (s->parameters.control == "none") return absl::OkStatus();
   return ControlServer::CheckPath(s->parameters.control);
 }
 
