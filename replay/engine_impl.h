@@ -172,11 +172,11 @@ class EngineImpl : public Engine {
       const ExportRequest& request, bool read_only);
   absl::StatusOr<std::unique_ptr<Connection>> ConnectPoint(
       const ExportRequest& request);
-  // Opens the file in the session, marked durably before the first reply.
   // Those that clients have just opened: their names, generations and files.
   std::vector<SessionRecord> UnsavedSessions();
   absl::StatusOr<std::pair<SpaceId, ServedFile>> FindFile(
       Generation generation, const std::string& path);
+  // Opens the file in the session, marked durably before the first reply.
   absl::StatusOr<std::pair<SpaceId, ServedFile>> OpenFile(
       Session* session, const std::string& path);
 

@@ -14,7 +14,6 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
-#include <map>
 #include <utility>
 #include <vector>
 
@@ -26,6 +25,7 @@
 #include "tools/file_device.h"
 #include "tools/map_picture.h"
 #include "tools/nbd_device.h"
+#include "tools/range_pages.h"
 #include "tools/render.h"
 
 namespace ext2cow {
@@ -65,41 +65,6 @@ void DrawProgress(uint64_t done, uint64_t total) {
                "########################################", kWidth - filled, "",
                static_cast<int>(done * 100 / total));
   if (done >= total) std::fputc('\n', stderr);
-}
-
-// All lists of all files in the answer of diff or map.
-template <typename Visit>
-void ForEachList(nlohmann::json* answer, Visit visit) {
-  for (nlohmann::json& file : (*answer)["files"]) {
-    for (const auto& [key, list] : file.items()) {
-      if (list.is_array()) visit(file["path"], key, &list);
-    }
-  }
-}
-
-uint64_t CountRanges(nlohmann::json* answer) {
-  uint64_t count = 0;
-  ForEachList(answer, [&](const auto&, const auto&, nlohmann::json* list) {
-    count += list->size();
-  });
-  return count;
-}
-
-// Adds the page that follows `*answer` to it.
-void AppendRanges(nlohmann::json page, nlohmann::json* answer) {
-  std::map<std::pair<std::string, std::string>, nlohmann::json*> lists;
-  ForEachList(answer, [&](const std::string& path, const std::string& key,
-                          nlohmann::json* list) { lists[{path, key}] = list; });
-  // A page with nothing new is the last, whatever it says.
-  bool more = false;
-  ForEachList(&page, [&](const std::string& path, const std::string& key,
-                         nlohmann::json* list) {
-    const auto to = lists.find({path, key});
-    if (to == lists.end()) return;  // new since the page before
-    more = more || !list->empty();
-    for (nlohmann::json& range : *list) to->second->push_back(std::move(range));
-  });
-  if (!more || !page.contains("more")) answer->erase("more");
 }
 
 // A stream that was closed when the tool started would give its number to the store
