@@ -40,8 +40,8 @@ absl::Status FromRocks(const rocksdb::Status& status, const char* doing) {
 constexpr uint64_t kHeadroomBuffers = 16;
 
 // Defects of RocksDB 7.8.3 decide some of these: resuming after an error by
-// itself is off, and one column family is used.
-rocksdb::Options RocksOptions(const StoreOptions& options) {
+// itself is off, and one column family is used. `room`: bytes free on the disk.
+rocksdb::Options RocksOptions(const StoreOptions& options, uint64_t room) {
   rocksdb::Options rocks;
   rocks.create_if_missing = true;
   if (options.env != nullptr) rocks.env = options.env;
@@ -61,8 +61,10 @@ rocksdb::Options RocksOptions(const StoreOptions& options) {
   rocks.stats_persist_period_sec = 0;
   const uint64_t memtables =
       std::max<uint64_t>(options.cache_bytes / 4, uint64_t{2} << 20);
-  rocks.write_buffer_size =
-      std::clamp<uint64_t>(memtables / 2, 1 << 20, uint64_t{16} << 20);
+  // On a small disk small ones: the headroom is a quarter of it at most.
+  rocks.write_buffer_size = std::clamp<uint64_t>(
+      std::min(memtables / 2, room / (4 * kHeadroomBuffers)), 1 << 20,
+      uint64_t{16} << 20);
   rocks.max_write_buffer_number = 2;
   // No compaction writes more than kHeadroomBuffers leaves room for.
   rocks.target_file_size_base = rocks.write_buffer_size;
@@ -111,7 +113,9 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
     if (!files.ok()) return files.status();
     store->files_ = *std::move(files);
   }
-  const rocksdb::Options rocks = RocksOptions(options);
+  const auto room = store->files_->FreeBytes();
+  if (!room.ok()) return room.status();
+  const rocksdb::Options rocks = RocksOptions(options, *room);
   store->space_ = std::make_unique<SpaceMeter>(
       store->files_.get(), kHeadroomBuffers * rocks.write_buffer_size);
   store->write_cache_bytes_ = options.write_cache_bytes;

@@ -90,7 +90,7 @@ class FullDiskTest : public SmallDiskTest,
 
 TEST_P(FullDiskTest, AnswersTheWriteAndNeverAFlush) {
   Mount("96M");
-  Start({"ext2cow-cache=16M"});
+  Start();
   NbdClient other = Connect("other"), client = Connect("s");
   ASSERT_EQ(other.Write(0, "before"), 0);
   uint64_t written = 0;
@@ -105,7 +105,7 @@ TEST_P(FullDiskTest, AnswersTheWriteAndNeverAFlush) {
   client.Disconnect();
   other.Disconnect();
   EXPECT_EQ(server_->Stop(), 0);
-  Start({"ext2cow-cache=16M"});
+  Start();
   EXPECT_EQ(Connect("other").Read(0, 6), "before");
   EXPECT_EQ(Connect("other").Write(kMiB, Repeat('o', 65'536)), 0)
       << "there is room again";
