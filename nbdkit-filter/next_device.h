@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/device.h"
+#include "overlay/request_device.h"
 
 struct nbdkit_backend;
 struct nbdkit_next_ops;
@@ -16,7 +16,7 @@ namespace ext2cow {
 
 // nbdkit's next layer as a device: one context, opened after the fork and shared
 // by all connections and the committer (nbdkit_next_context_open).
-class NextDevice : public Device {
+class NextDevice : public RequestDevice {
  public:
   // `serialize`: the layers below are not parallel (nbdkit serialises only what
   // comes through connections). Closes in the destructor, which must run before
@@ -25,28 +25,23 @@ class NextDevice : public Device {
       nbdkit_backend* backend, bool read_only, bool serialize);
   ~NextDevice() override;
 
-  uint64_t size() const override { return size_; }
-  absl::Status Read(uint64_t offset, void* buffer,
-                    size_t length) const override;
-  bool writable() const override { return writable_; }
-  bool can_flush() const override { return can_flush_; }
-  absl::Status Write(uint64_t offset, const void* buffer,
-                     size_t length) override;
-  absl::Status Flush() override;
-  absl::Status Zero(uint64_t offset, uint64_t length) override;
-  absl::Status Trim(uint64_t offset, uint64_t length) override;
+ protected:
+  absl::Status RequestRead(uint64_t offset, void* buffer,
+                           uint32_t length) const override;
+  absl::Status RequestWrite(uint64_t offset, const void* buffer,
+                            uint32_t length) override;
+  absl::Status RequestFlush() override;
+  absl::Status RequestZero(uint64_t offset, uint32_t length) override;
+  absl::Status RequestTrim(uint64_t offset, uint32_t length) override;
 
  private:
   explicit NextDevice(bool serialize) : serialize_(serialize) {}
   absl::Mutex* Lock() const { return serialize_ ? &mu_ : nullptr; }
-  absl::Status Prepare();
+  absl::Status Prepare(bool read_only);
 
   const bool serialize_;
   mutable absl::Mutex mu_;
   nbdkit_next_ops* next_ = nullptr;
-  uint64_t size_ = 0;
-  bool writable_ = false, can_flush_ = false, can_trim_ = false;
-  int can_zero_ = 0;
 };
 
 }  // namespace ext2cow
