@@ -30,7 +30,8 @@ class ByteReader {
 class Device : public ByteReader {
  public:
   virtual bool writable() const = 0;
-  // False when Flush can't make writes durable; commits are then refused.
+  // False when Flush can't make writes durable; commits are then refused, and
+  // recorded ones stay so.
   virtual bool can_flush() const = 0;
 
   // A completed write is seen by every later Read, and is durable once a Flush

@@ -92,7 +92,8 @@ absl::Status EngineImpl::Recover() {
     image_->AddRedo(generation.number, MakeRedo(record));
     pending_.push_back(std::move(record));
   }
-  if (options_.read_only || options_.inspect || !device_->writable()) {
+  if (options_.read_only || options_.inspect || !device_->writable() ||
+      !device_->can_flush()) {
     return absl::OkStatus();
   }
   if (options_.log) {

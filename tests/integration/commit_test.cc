@@ -66,6 +66,36 @@ TEST_F(CommitTest, OfflineThroughAnNbdUri) {
   ExpectClean();
 }
 
+TEST_F(CommitTest, RecordedOneWaitsForAPluginThatCanFlush) {
+  ServerOptions failing = Options({"error-pwrite-rate=100%"});
+  failing.filters_below = {"error"};
+  StartWith(failing);
+  EXPECT_EQ(Connect("s").Write(5, "recorded"), 0);
+  EXPECT_THAT(Commit({"s"}).err, HasSubstr("the next start"));
+  EXPECT_EQ(server_->Stop(), 0);
+  const std::string image = ReadFileBytes(image_);
+  ServerOptions unsafe = Options();
+  unsafe.plugin = "eval";
+  unsafe.parameters[0] = "get_size=stat -c %s " + image_;
+  unsafe.parameters.insert(
+      unsafe.parameters.end(),
+      {"can_write=exit 0", "can_flush=exit 3",
+       absl::StrCat("pread=dd if=", image_, " skip=$4 count=$3 status=none "
+                    "iflag=skip_bytes,count_bytes"),
+       absl::StrCat("pwrite=dd of=", image_,
+                    " seek=$4 status=none oflag=seek_bytes conv=notrunc")});
+  StartWith(unsafe);
+  EXPECT_EQ(Connect("@1").Read(5, 8), "recorded");
+  EXPECT_THAT(Commit({"s"}).err, HasSubstr("can't flush"));
+  EXPECT_EQ(server_->Stop(), 0);
+  EXPECT_TRUE(ReadFileBytes(image_) == image);
+  Start();
+  EXPECT_EQ(Connect("@latest").Read(5, 8), "recorded");
+  EXPECT_EQ(server_->Stop(), 0);
+  EXPECT_EQ(Dump().substr(5, 8), "recorded");
+  ExpectClean();
+}
+
 TEST_F(CommitTest, OfflineWithoutAnImageSaysWhatItNeeds) {
   Start();
   EXPECT_EQ(Connect("s").Write(5, "x"), 0);
