@@ -26,7 +26,6 @@ absl::Status Failed(const std::string& path) {
       absl::StrCat("control socket ", path, ": ", std::strerror(errno)));
 }
 
-// `path` is short enough.
 sockaddr_un AddressOf(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -62,12 +61,10 @@ absl::Status ControlServer::CheckPath(const std::string& path) {
         "control socket ", path, ": the path is longer than ", kLongest,
         " bytes; ext2cow-control=PATH names another place"));
   }
+  const std::string folder = std::filesystem::path(path).parent_path();
+  if (eaccess(folder.c_str(), W_OK | X_OK) != 0) return Failed(path);
   struct stat there;
-  if (lstat(path.c_str(), &there) != 0) {
-    const auto directory = std::filesystem::path(path).parent_path();
-    if (access(directory.c_str(), F_OK) != 0) return Failed(path);
-    return absl::OkStatus();
-  }
+  if (lstat(path.c_str(), &there) != 0) return absl::OkStatus();
   if (!S_ISSOCK(there.st_mode)) {
     return absl::AlreadyExistsError(
         absl::StrCat("control socket ", path, ": a file is there already"));
@@ -83,8 +80,8 @@ absl::Status ControlServer::CheckPath(const std::string& path) {
 
 absl::Status ControlServer::Start(const std::string& path) {
   if (absl::Status s = CheckPath(path); !s.ok()) return s;
-  const sockaddr_un address = AddressOf(path);
   unlink(path.c_str());
+  const sockaddr_un address = AddressOf(path);
   listener_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (listener_ < 0 || pipe2(wake_, O_CLOEXEC) != 0) return Failed(path);
   // The socket is made with mode 0600: nobody can connect in between.

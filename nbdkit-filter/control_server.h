@@ -29,10 +29,11 @@ class ControlServer {
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
-  // Whether a server may listen there: the path is short, its directory is there,
-  // and nothing else than what a crashed server left.
+  // Whether a socket may be made at this absolute path: it must be short, in a
+  // directory that may be written, and nothing there but what a crashed server
+  // left.
   static absl::Status CheckPath(const std::string& path);
-  // Listens at `path` when CheckPath allows it.
+  // Checks that and listens there.
   absl::Status Start(const std::string& path);
   // Takes no more requests and waits for those in progress. Idempotent.
   void Stop();

@@ -1,8 +1,11 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
@@ -83,6 +86,66 @@ TEST_F(ParametersTest, StoreInUseNamesTheProcess) {
 TEST_F(ParametersTest, StoreThatIsAFileIsRefused) {
   WriteFileBytes(store_, "not a directory");
   EXPECT_THAT(StartRefused(Options()), HasSubstr(store_));
+}
+
+// A server in the background, from the directory of the test; it ends with its
+// last client. Refused, it says why in one line before it goes there.
+class BackgroundTest : public ParametersTest {
+ protected:
+  ProcessResult StartThere(const std::vector<std::string>& parameters,
+                           const std::string& temporary = "tmp") {
+    ProcessOptions options;
+    options.directory = dir_.path();
+    options.environment = {"TMPDIR=" + temporary};
+    std::vector<std::string> line = {
+        "nbdkit", "-U", socket_, "-P", pidfile_, "--filter=exitlast",
+        "--filter=" + FilterPath(), "file", image_,
+        absl::StrCat("ext2file=", kDisk)};
+    line.insert(line.end(), parameters.begin(), parameters.end());
+    return RunProgram(line, options);
+  }
+  void ExpectServed() {
+    NbdClient client(socket_, "s");
+    ASSERT_TRUE(client.connected()) << client.error();
+    EXPECT_EQ(client.Write(0, "x"), 0);
+    EXPECT_EQ(client.Flush(), 0);
+    const pid_t pid = std::stoi(ReadFileBytes(pidfile_));
+    pollfd ended = {static_cast<int>(syscall(SYS_pidfd_open, pid, 0)), POLLIN, 0};
+    client.Disconnect();
+    EXPECT_EQ(poll(&ended, 1, 60'000), 1);
+    close(ended.fd);
+  }
+  void ExpectRefused(const ProcessResult& result, const std::string& word) {
+    EXPECT_EQ(result.status, 1) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(word));
+    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1)
+        << result.err;
+  }
+
+  const std::string socket_ = dir_ / "sock", pidfile_ = dir_ / "pid";
+};
+
+TEST_F(BackgroundTest, RelativeStoreAndControlSocketAreFound) {
+  EXPECT_EQ(
+      StartThere({"ext2cow-store=store", "ext2cow-control=control"}).status, 0);
+  ExpectServed();
+  EXPECT_EQ(Tool({"info", "s"}).status, 0);
+}
+
+TEST_F(BackgroundTest, ControlSocketThatCanNotBeMadeIsRefused) {
+  ExpectRefused(StartThere({"ext2cow-store=store", "ext2cow-control=no/socket"}),
+                "no/socket: No such file or directory");
+  ExpectRefused(StartThere({"ext2cow-store=store", "ext2cow-control=fs.img"}),
+                "a file is there already");
+  ExpectRefused(StartThere({"ext2cow-store=store", "ext2cow-control=store"}),
+                "a file is there already");
+}
+
+TEST_F(BackgroundTest, StoreThatCanNotBeMadeIsRefused) {
+  ExpectRefused(StartThere({"ext2cow-store=no/store"}),
+                "no/store: No such file or directory");
+  ExpectRefused(StartThere({"ext2cow-store=fs.img"}), "is not a directory");
+  ExpectRefused(StartThere({"ext2cow-store=/sys/store"}), "/sys/store");
 }
 
 TEST_F(ParametersTest, MissingFileIsNamed) {

@@ -38,6 +38,9 @@ std::string TemporaryFile() {
   dup2(input, 0);
   dup2(output, 1);
   dup2(error, 2);
+  if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) {
+    _exit(127);
+  }
   if (options.user &&
       (setgroups(0, nullptr) != 0 || setgid(*options.user) != 0 ||
        setuid(*options.user) != 0)) {

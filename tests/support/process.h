@@ -18,6 +18,7 @@ using ScratchDir = TempDir;
 struct ProcessOptions {
   std::string input;          // what it reads on stdin
   std::optional<uid_t> user;  // runs as this user (and the group of that id)
+  std::string directory;      // it runs there
   std::vector<std::string> environment;  // "NAME=value", beside the inherited
   std::string stdout_path;  // files that get the output; empty: a private
   std::string stderr_path;  // temporary one
