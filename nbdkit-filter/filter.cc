@@ -21,6 +21,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -114,17 +115,20 @@ int Answer(const absl::Status& status, int* err) {
 
 Connection* Of(void* handle) { return static_cast<Connection*>(handle); }
 
+// nbdkit changes its directory when it goes to the background.
+std::string Absolute(const std::string& path) {
+  char* absolute = nbdkit_absolute_path(path.c_str());
+  std::string result = absolute == nullptr ? path : absolute;
+  free(absolute);
+  return result;
+}
+
 int Config(nbdkit_next_config* next, nbdkit_backend* nxdata, const char* key,
            const char* value) {
   const auto taken = server()->parameters.Take(
       key, value,
       [](const std::string& text) { return nbdkit_parse_size(text.c_str()); },
-      [](const std::string& path) {
-        char* absolute = nbdkit_absolute_path(path.c_str());
-        std::string result = absolute == nullptr ? path : absolute;
-        free(absolute);
-        return result;
-      });
+      Absolute);
   if (!taken.ok()) return Fail(taken.status());
   return *taken ? 0 : next(nxdata, key, value);
 }
@@ -135,12 +139,14 @@ int ConfigComplete(nbdkit_next_config_complete* next, nbdkit_backend* nxdata) {
 }
 
 absl::Status MakeTemporaryStore() {
-  const char* base = getenv("TMPDIR");
-  std::string name = absl::StrCat(base != nullptr ? base : "/var/tmp",
-                                  "/nbdkit-ext2cow-XXXXXX");
+  const char* named = getenv("TMPDIR");
+  const std::string base =
+      Absolute(named != nullptr && *named != '\0' ? named : "/var/tmp");
+  std::string name = base + "/nbdkit-ext2cow-XXXXXX";
   if (mkdtemp(name.data()) == nullptr) {
     return absl::UnavailableError(
-        absl::StrCat("can't make a temporary store ", name));
+        absl::StrCat("can't make a temporary store in ", base, " ($TMPDIR): ",
+                     std::strerror(errno)));
   }
   server()->temporary_store = server()->parameters.store = name;
   return absl::OkStatus();

@@ -125,11 +125,23 @@ class BackgroundTest : public ParametersTest {
   const std::string socket_ = dir_ / "sock", pidfile_ = dir_ / "pid";
 };
 
+TEST_F(BackgroundTest, TemporaryStoreInARelativeDirectoryIsFoundAndRemoved) {
+  std::filesystem::create_directory(dir_ / "tmp");
+  EXPECT_EQ(StartThere({}).status, 0);
+  ExpectServed();
+  EXPECT_TRUE(std::filesystem::is_empty(dir_ / "tmp"));
+}
+
 TEST_F(BackgroundTest, RelativeStoreAndControlSocketAreFound) {
   EXPECT_EQ(
       StartThere({"ext2cow-store=store", "ext2cow-control=control"}).status, 0);
   ExpectServed();
   EXPECT_EQ(Tool({"info", "s"}).status, 0);
+}
+
+TEST_F(BackgroundTest, TemporaryStoreThatCanNotBeMadeSaysWhy) {
+  ExpectRefused(StartThere({}), "tmp ($TMPDIR): No such file or directory");
+  ExpectRefused(StartThere({}, image_), "Not a directory");
 }
 
 TEST_F(BackgroundTest, ControlSocketThatCanNotBeMadeIsRefused) {
