@@ -3,7 +3,9 @@
 #include "tools/file_device.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -104,26 +106,40 @@ class FileDevice : public Device {
 
 absl::StatusOr<std::unique_ptr<Device>> OpenFileDevice(
     const std::string& path) {
+  struct stat state {};
+  const bool there = stat(path.c_str(), &state) == 0;
+  const bool is_device = S_ISBLK(state.st_mode);
+  // Anything else is not even opened: a pipe would wait for its other end.
+  if (there && !is_device && !S_ISREG(state.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("image ", path, " is neither a file nor a block device"));
+  }
   bool writable = true;
-  int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  // A device that is mounted can't be had exclusively.
+  int fd = open(path.c_str(), O_RDWR | O_CLOEXEC | (is_device ? O_EXCL : 0));
   if (fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM)) {
     writable = false;
     fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   }
-  if (fd < 0) {
+  if (fd < 0 && errno != EBUSY) {
     return absl::NotFoundError(
         absl::StrCat("image ", path, ": ", std::strerror(errno)));
   }
-  if (flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0) {
-    close(fd);
+  if (fd < 0 || flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0) {
+    if (fd >= 0) close(fd);
     return absl::UnavailableError(
         absl::StrCat("image ", path, " is in use by another program"));
+  }
+  // One that is set read-only refuses writes, but not to be opened for them.
+  int read_only = 0;
+  if (is_device && ioctl(fd, BLKROGET, &read_only) == 0 && read_only != 0) {
+    writable = false;
   }
   const off_t size = lseek(fd, 0, SEEK_END);
   if (size < 0) {
     close(fd);
-    return absl::InvalidArgumentError(
-        absl::StrCat("image ", path, " is neither a file nor a block device"));
+    return absl::UnavailableError(
+        absl::StrCat("image ", path, " has no size: ", std::strerror(errno)));
   }
   return std::make_unique<FileDevice>(fd, path, static_cast<uint64_t>(size),
                                       writable);

@@ -12,7 +12,8 @@
 namespace ext2cow {
 
 // An image in a file or block device, locked (flock) while it is open, so that
-// two tools never write it at once. Opened read-only when it can't be written.
+// two tools never write it at once; a device that is mounted is refused. Opened
+// read-only when it can't be written.
 absl::StatusOr<std::unique_ptr<Device>> OpenFileDevice(const std::string& path);
 
 }  // namespace ext2cow

@@ -51,6 +51,53 @@ TEST_F(CommitTest, OfflineIntoAFile) {
   EXPECT_EQ(Connect("new").Read(5, 7), "offline");
 }
 
+// The image as a block device, as long as this lives.
+class LoopDevice {
+ public:
+  LoopDevice(const std::string& image, const std::string& option) {
+    path_ = RunOk({"losetup", "-f", "--show", option, image});
+    path_.pop_back();  // its newline
+  }
+  ~LoopDevice() { RunOk({"losetup", "-d", path_}); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+TEST_F(CommitTest, OfflineIntoABlockDevice) {
+  Start();
+  EXPECT_EQ(Connect("s").Write(5, "device"), 0);
+  EXPECT_EQ(server_->Stop(), 0);
+  {
+    LoopDevice loop(image_, "--read-only");
+    EXPECT_THAT(Commit({"--image", loop.path(), "s"}).err,
+                HasSubstr("read-only"));
+  }
+  LoopDevice loop(image_, "--direct-io=off");
+  TempDir mounted;
+  RunOk({"mount", "-o", "ro", loop.path(), mounted.path()});
+  EXPECT_THAT(Commit({"--image", loop.path(), "s"}).err,
+              HasSubstr("in use by another program"));
+  RunOk({"umount", mounted.path()});
+  EXPECT_EQ(CommitJson({"--image", loop.path(), "s"})["result"], "committed");
+  RunOk({"sync"});
+  EXPECT_EQ(Dump().substr(5, 6), "device");
+  ExpectClean();
+}
+
+TEST_F(CommitTest, OfflineIntoWhatIsNoImageIsRefused) {
+  Start();
+  EXPECT_EQ(Connect("s").Write(5, "x"), 0);
+  EXPECT_EQ(server_->Stop(), 0);
+  const std::string pipe = dir_ / "pipe";
+  RunOk({"mkfifo", pipe});
+  for (const std::string& path : {pipe, dir_.path(), std::string("/dev/zero")}) {
+    EXPECT_THAT(Commit({"--image", path, "s"}).err,
+                HasSubstr(path + " is neither a file nor a block device"));
+  }
+}
+
 TEST_F(CommitTest, OfflineThroughAnNbdUri) {
   Start();
   EXPECT_EQ(Connect("s").Write(5, "remote"), 0);
