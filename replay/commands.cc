@@ -10,15 +10,12 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 #include "replay/params.h"
 
 namespace ext2cow {
 namespace {
-
-int64_t Now() { return absl::ToUnixSeconds(absl::Now()); }
 
 absl::Status NoSnapshot(const std::string& session, const std::string& name) {
   return absl::NotFoundError(

@@ -289,7 +289,7 @@ GenerationRecord EngineImpl::Describe(const Session& session,
                                       const BlockSets& dropped,
                                       const Plan& plan) {
   GenerationRecord generation;
-  generation.time = absl::ToUnixSeconds(absl::Now());
+  generation.time = Now();
   generation.session = session.name();
   generation.writes = WrittenBlocks(frozen.changes);
   for (const auto& [inode, set] : dropped) {

@@ -10,7 +10,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 
@@ -274,7 +273,7 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectSession(
   if (anonymous) {
     absl::MutexLock lock(&mu_);
     do {
-      name = absl::StrFormat("anonymous-%x-%d", absl::ToUnixSeconds(absl::Now()),
+      name = absl::StrFormat("anonymous-%x-%d", Now(),
                              ++next_anonymous_);
     } while (catalog_.FindSession(name) != nullptr);
   } else if (absl::Status s = CheckName(name, "session"); !s.ok()) {

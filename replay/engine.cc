@@ -62,6 +62,8 @@ EngineImpl::EngineImpl(Device* device, EngineOptions options)
 
 EngineImpl::~EngineImpl() { Shutdown(); }
 
+int64_t EngineImpl::Now() const { return absl::ToUnixSeconds(options_.now()); }
+
 absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   StoreOptions store_options;
   store_options.cache_bytes = options_.cache_bytes / kCacheParts * 5;
@@ -215,7 +217,7 @@ void EngineImpl::Refuse(absl::Status why) {
 
 void EngineImpl::ExpireSessions() {
   if (options_.expire == absl::InfiniteDuration()) return;
-  const int64_t before = absl::ToUnixSeconds(absl::Now() - options_.expire);
+  const int64_t before = absl::ToUnixSeconds(options_.now() - options_.expire);
   {
     absl::MutexLock lock(&mu_);
     std::vector<std::string> expired;
@@ -225,8 +227,8 @@ void EngineImpl::ExpireSessions() {
         expired.push_back(name);
       }
     }
+    if (!DropSessions(expired).ok()) return;
     for (const std::string& name : expired) {
-      if (!DropSession(name).ok()) return;
       options_.log(absl::StrCat("session ", name, " expired"));
     }
   }

@@ -13,6 +13,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "nlohmann/json.hpp"
 #include "overlay/device.h"
@@ -45,6 +46,8 @@ struct EngineOptions {
   std::function<bool()> stopping;
   // One line, no newline; any thread. Never null in a server.
   std::function<void(const std::string& line)> log;
+  // The time of day: seconds are kept. Any thread; tests replace it.
+  std::function<absl::Time()> now = absl::Now;
   // Where tests put the store on files of their own; null: the real ones.
   std::function<void(StoreOptions* store)> adjust_store;
 };

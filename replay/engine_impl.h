@@ -101,6 +101,7 @@ class EngineImpl : public Engine {
   absl::Status RemoveStrays();
   // What sessions held that a crash kept from saying so.
   void MeasureMarked();
+  int64_t Now() const;
   void Tick();
   void CheckSuperblockNow();
   void CollectGenerations();
@@ -135,6 +136,9 @@ class EngineImpl : public Engine {
   absl::Status SaveSession(SessionRecord record, bool sync)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status DropSession(const std::string& name)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // In one batch: all or none.
+  absl::Status DropSessions(const std::vector<std::string>& names)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Hands what nothing names any more to the reclaimer.
   void Reclaim();

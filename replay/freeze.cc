@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/time/clock.h"
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 
@@ -62,7 +61,7 @@ absl::Status EngineImpl::FreezeSession(
     absl::MutexLock lock(&mu_);
     if (absl::Status s = check_known(); !s.ok()) return s;
     if (auto frozen = IdleContent(name)) {
-      frozen->time = absl::ToUnixSeconds(absl::Now());
+      frozen->time = Now();
       SessionRecord record = *catalog_.FindSession(name);
       record.layers.push_back(*layer);
       absl::Status status = SaveSession(std::move(record), /*sync=*/false);
@@ -86,7 +85,7 @@ absl::Status EngineImpl::FreezeSession(
   frozen.layers = *std::move(below);
   frozen.reads = session->reads.Snapshot();
   frozen.changed_bytes = session->stack->ChangedBytes();
-  frozen.time = absl::ToUnixSeconds(absl::Now());
+  frozen.time = Now();
   absl::MutexLock lock(&mu_);
   absl::Status status = check_known();
   return status.ok() ? use(std::move(frozen)) : status;

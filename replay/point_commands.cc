@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
 #include "replay/params.h"
@@ -121,7 +120,7 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
   GenerationRecord generation;
   generation.number = ++identity.newest;
   generation.kind = GenerationRecord::Kind::kAdopt;
-  generation.time = absl::ToUnixSeconds(absl::Now());
+  generation.time = Now();
   generation.applied = true;
   identity.adopted = generation.number;
   identity.size = device_->size();

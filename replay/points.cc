@@ -9,7 +9,6 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "overlay/sync_point.h"
 #include "replay/answers.h"
 #include "replay/engine_impl.h"
@@ -93,7 +92,7 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
   GenerationRecord generation;
   generation.kind = GenerationRecord::Kind::kRevert;
   generation.session = "revert";
-  generation.time = absl::ToUnixSeconds(absl::Now());
+  generation.time = Now();
   Generation target, newest;
   BlockSet candidates;
   {

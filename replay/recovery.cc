@@ -142,9 +142,7 @@ absl::Status EngineImpl::RemoveStrays() {
         unkept.push_back(name);
       }
     }
-    for (const std::string& name : unkept) {
-      if (absl::Status s = DropSession(name); !s.ok()) return s;
-    }
+    if (absl::Status s = DropSessions(unkept); !s.ok()) return s;
     for (const auto& [number, record] : catalog_.generations()) {
       if (!record.applied) pending.insert(number);
     }

@@ -16,14 +16,11 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 
 namespace ext2cow {
 namespace {
-
-int64_t Now() { return absl::ToUnixSeconds(absl::Now()); }
 
 // A session's share of ext2cow-cache for its write cache.
 uint64_t WriteCacheBytes(uint64_t cache_bytes) {
@@ -212,10 +209,16 @@ absl::Status EngineImpl::EnsurePersisted(Session* session) {
 
 absl::Status EngineImpl::DropSession(const std::string& name) {
   if (catalog_.FindSession(name) == nullptr) return absl::OkStatus();
+  return DropSessions({name});
+}
+
+absl::Status EngineImpl::DropSessions(const std::vector<std::string>& names) {
+  if (names.empty()) return absl::OkStatus();
   rocksdb::WriteBatch batch;
-  batch.Delete(SessionKey(name));
+  for (const std::string& name : names) batch.Delete(SessionKey(name));
   absl::Status status = store_->Write(&batch, /*sync=*/true);
-  if (status.ok()) catalog_.RemoveSession(name);
+  if (!status.ok()) return status;
+  for (const std::string& name : names) catalog_.RemoveSession(name);
   return status;
 }
 
