@@ -241,7 +241,8 @@ absl::Status EngineImpl::Unload(Session* session) {
                                       OnDisconnect::kCommit);
     const bool ever_written =
         session->written || (known != nullptr && known->ever_written);
-    if (session->life.from_connection && !ever_written &&
+    if (session->life.from_connection && !session->life.wanted &&
+        !ever_written &&
         (known == nullptr || known->snapshots.empty())) {
       keep_nothing = true;
     }
@@ -367,7 +368,7 @@ absl::StatusOr<SessionRecord> EngineImpl::TakeRecord(const std::string& name,
             " connections: close them, or --force cuts them off"));
       }
       in_use->life.anonymous = false;
-      in_use->life.from_connection = false;  // keeps it while it is detached
+      in_use->life.wanted = true;
     }
     if (absl::Status s = Detach(in_use); !s.ok()) return s;
   }

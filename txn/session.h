@@ -113,6 +113,7 @@ class Session {
     uint64_t changed_bytes = 0;  // while it is busy
     bool anonymous = false;
     bool from_connection = false;
+    bool wanted = false;  // a command takes its record: it is kept until then
     Generation pinned = 0;
   } life;
   std::atomic<bool> persisted{false};  // the store has a record of it

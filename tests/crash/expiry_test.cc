@@ -158,6 +158,20 @@ TEST_F(ExpiryTest, OneThatACommandHasTakenStays) {
   EXPECT_EQ(ReadIn("s", 1), 's');
 }
 
+// Who cut a client off did not mean to keep what it made for ever.
+TEST_F(ExpiryTest, OneThatWasTakenByForceGoes) {
+  Open(options_);
+  auto session = Connect("s");
+  Write(session.get(), 1, 's');
+  EXPECT_TRUE(Execute("snapshot", {{"session", "s"}, {"name", "n"}}).ok());
+  EXPECT_TRUE(Execute("rollback",
+                      {{"session", "s"}, {"name", "n"}, {"force", true}})
+                  .ok());
+  session.reset();
+  LetAndLook(absl::Hours(2));
+  EXPECT_FALSE(Exists("s"));
+}
+
 TEST_F(ExpiryTest, CountsWhileNoServerRuns) {
   Open(options_);
   Make("s");
