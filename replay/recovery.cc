@@ -114,6 +114,8 @@ void EngineImpl::MeasureMarked() {
   for (const auto& [name, record] : catalog_.sessions()) {
     if (record.marked.empty() || record.layers.empty()) continue;
     measured.push_back(record);
+    // It was in use until the crash, whenever that was.
+    measured.back().last_used = Now();
     auto stack = Stack::Open(store_.get(), record.layers, {.read_only = true});
     if (stack.ok()) measured.back().changed_bytes = (*stack)->ChangedBytes();
     // The record may be older than the first write.

@@ -182,5 +182,24 @@ TEST_F(ExpiryTest, CountsWhileNoServerRuns) {
   EXPECT_FALSE(Exists("s"));
 }
 
+// It may have been in use until the crash, hours after it was opened.
+TEST_F(ExpiryTest, CountsFromTheStartForOneThatACrashCutOff) {
+  EngineOptions keep = options_;
+  keep.expire = absl::InfiniteDuration();
+  Open(keep);
+  Make("left");
+  auto session = Connect("s");
+  Write(session.get(), 1, 's');
+  EXPECT_TRUE(session->Flush().ok());
+  const SimDisk::Files crashed = AfterPowerCut();
+  session.reset();
+  Let(absl::Hours(5));
+  OpenOn(crashed, options_);
+  AwaitExpired("left");
+  EXPECT_EQ(ReadIn("s", 1), 's');
+  LetAndLook(absl::Hours(2));
+  EXPECT_FALSE(Exists("s"));
+}
+
 }  // namespace
 }  // namespace ext2cow::test
