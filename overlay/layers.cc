@@ -36,6 +36,12 @@ absl::Status RemoveLayerFiles(Store* store,
   return absl::OkStatus();
 }
 
+absl::StatusOr<bool> IsEmptyLayer(const Store& store, LayerId layer) {
+  const auto mark = store.Get(LayerMark(layer));
+  if (!mark.ok()) return mark.status();
+  return !mark->has_value();
+}
+
 absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store) {
   std::set<LayerId> layers;
   const absl::Status status = store->Scan(
@@ -101,10 +107,10 @@ absl::Status VerifyLayer(
     absl::FunctionRef<absl::Status()> go_on,
     absl::FunctionRef<void(SpaceId space, uint64_t block, std::string what)>
         damage) {
-  const auto mark = store->Get(LayerMark(layer));
-  if (!mark.ok()) return mark.status();
+  const auto empty = IsEmptyLayer(*store, layer);
+  if (!empty.ok()) return empty.status();
   for (const KeyType type : {KeyType::kChunk, KeyType::kZeroRun}) {
-    if (mark->has_value()) break;
+    if (!*empty) break;
     const absl::Status status = store->Scan(
         LayerPrefix(type, layer), [&](std::string_view, std::string_view) {
           return absl::DataLossError(

@@ -48,9 +48,9 @@ absl::Status StackImpl::Load() {
 }
 
 absl::Status StackImpl::LoadLayer(size_t index, LayerId layer) {
-  const auto mark = store_->Get(LayerMark(layer));
-  if (!mark.ok()) return mark.status();
-  if (!mark->has_value()) return absl::OkStatus();
+  const auto empty = IsEmptyLayer(*store_, layer);
+  if (!empty.ok()) return empty.status();
+  if (*empty) return absl::OkStatus();
   absl::MutexLock lock(&mu_);
   state_.LoadMark(index);
   const auto scan = [&](KeyType type, auto load) {
@@ -230,6 +230,11 @@ void StackImpl::DropOldest(size_t keep) {
 std::vector<LayerId> StackImpl::layers() const {
   absl::ReaderMutexLock lock(&mu_);
   return state_.layers();
+}
+
+bool StackImpl::NewestIsEmpty() const {
+  absl::ReaderMutexLock lock(&mu_);
+  return state_.NewestIsEmpty();
 }
 
 void StackImpl::CloseFiles() {

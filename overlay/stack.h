@@ -118,6 +118,8 @@ class Stack {
   // finish right, whichever they see.
   virtual void DropOldest(size_t keep) = 0;
   virtual std::vector<LayerId> layers() const = 0;
+  // Whether nothing was ever put into the newest layer.
+  virtual bool NewestIsEmpty() const = 0;
 
   // Closes the data files that are synced; reads open them again.
   virtual void CloseFiles() = 0;
@@ -131,6 +133,8 @@ class Stack {
 absl::Status DeleteLayer(const Store& store, rocksdb::WriteBatch* batch,
                          LayerId layer);
 absl::Status RemoveLayerFiles(Store* store, absl::Span<const LayerId> layers);
+// Whether the store has no records of the layer.
+absl::StatusOr<bool> IsEmptyLayer(const Store& store, LayerId layer);
 // The layers that the store has records or files of.
 absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store);
 // What one layer alone holds and how many bytes that is on disk.

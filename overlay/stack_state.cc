@@ -6,6 +6,8 @@
 #include <bit>
 #include <utility>
 
+#include "absl/algorithm/container.h"
+
 namespace ext2cow {
 namespace {
 
@@ -93,6 +95,14 @@ void StackState::Push(LayerId layer) {
   }
   row_count_ = 0;
   marked_ = false;
+}
+
+bool StackState::NewestIsEmpty() const {
+  return !marked_ && cached_blocks_ == 0 &&
+         absl::c_all_of(spaces_, [](const auto& entry) {
+           return entry.second.unnamed.empty() &&
+                  entry.second.unnamed_zeroes.empty();
+         });
 }
 
 void StackState::DropOldest(size_t keep) {

@@ -88,6 +88,7 @@ class StackState {
   std::vector<LayerId> layers() const { return {slots_.begin(), slots_.end()}; }
   // Only when there is a layer.
   LayerId newest() const { return slots_.back(); }
+  bool NewestIsEmpty() const;
   void Push(LayerId layer);
   void DropOldest(size_t keep);
 

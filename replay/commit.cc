@@ -85,14 +85,13 @@ absl::StatusOr<EngineImpl::Frozen> EngineImpl::Freeze(Session* session,
       frozen.paths[inode] = file.path;
     }
     if (session->stack->ChangedBytes() == 0) return frozen;
-    if (!dry_run && session->written_since_freeze) {
+    if (dry_run) {
+      if (absl::Status s = session->stack->Settle(); !s.ok()) return s;
+      layers = session->stack->layers();
+    } else {
       auto below = PushLayer(session);
       if (!below.ok()) return below.status();
       layers = *std::move(below);
-    } else {
-      if (absl::Status s = session->stack->Settle(); !s.ok()) return s;
-      layers = session->stack->layers();
-      if (!dry_run) layers.pop_back();
     }
   }
   {

@@ -154,8 +154,8 @@ class EngineImpl : public Engine {
   absl::StatusOr<SessionRecord> UnloadedRecord(const std::string& name);
 
   // freeze.cc
-  // Puts an empty layer on top; the gate is held alone. Answers the layers below.
-  // Durable with the next synced write.
+  // Sees to an empty layer on top; the gate is held alone. Answers the layers
+  // below. Durable with the next synced write.
   absl::StatusOr<std::vector<LayerId>> PushLayer(Session* session)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
   // Gives what the session holds now to `use`, which names its layers before

@@ -13,20 +13,24 @@ namespace ext2cow {
 absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
   if (absl::Status s = session->stack->Settle(); !s.ok()) return s;
   SyncPoint("freeze:settled");
-  std::vector<LayerId> below = session->stack->layers();
-  auto layer = store_->NewLayerId();
-  if (!layer.ok()) return layer.status();
+  std::vector<LayerId> layers = session->stack->layers();
+  const bool has_one = session->stack->NewestIsEmpty();
+  if (!has_one) {
+    auto layer = store_->NewLayerId();
+    if (!layer.ok()) return layer.status();
+    layers.push_back(*layer);
+  }
   absl::MutexLock lock(&mu_);
   SessionRecord record = RecordOf(*session);
-  record.layers.push_back(*layer);
+  record.layers = layers;
   // A flush takes a session that is persisted for durable.
   absl::Status status =
       SaveSession(std::move(record), /*sync=*/!session->persisted);
   if (!status.ok()) return status;
   session->persisted = true;
-  session->stack->Push(*layer);
-  session->written_since_freeze = false;
-  return below;
+  if (!has_one) session->stack->Push(layers.back());
+  layers.pop_back();
+  return layers;
 }
 
 std::optional<SnapshotRecord> EngineImpl::IdleContent(const std::string& name) {
@@ -62,8 +66,14 @@ absl::Status EngineImpl::FreezeSession(
     if (absl::Status s = check_known(); !s.ok()) return s;
     if (auto frozen = IdleContent(name)) {
       frozen->time = Now();
+      const auto has_one = IsEmptyLayer(*store_, frozen->layers.back());
+      if (!has_one.ok()) return has_one.status();
       SessionRecord record = *catalog_.FindSession(name);
-      record.layers.push_back(*layer);
+      if (*has_one) {
+        frozen->layers.pop_back();
+      } else {
+        record.layers.push_back(*layer);
+      }
       absl::Status status = SaveSession(std::move(record), /*sync=*/false);
       return status.ok() ? use(*std::move(frozen)) : status;
     }

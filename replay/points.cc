@@ -151,15 +151,13 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
               {"bytes", generation.bytes}};
 }
 
-// Puts the session's changes, without `dropped`, into one layer of their own.
+// Puts the session's changes, without `dropped`, into one layer, its newest.
 absl::Status EngineImpl::DropBlocks(SessionRecord* record,
                                     const BlockSets& dropped) {
   auto from = Stack::Open(store_.get(), record->layers, {.read_only = true});
   if (!from.ok()) return from.status();
   auto layer = store_->NewLayerId();
-  auto top = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
-  if (!top.ok()) return top.status();
   auto to = Stack::Open(store_.get(), {*layer}, {});
   if (!to.ok()) return to.status();
   auto changes = (*from)->Changes();
@@ -196,7 +194,7 @@ absl::Status EngineImpl::DropBlocks(SessionRecord* record,
     zero(change.discarded, ZeroKind::kDiscard);
   }
   if (status.ok()) status = (*to)->Flush();
-  record->layers = {*layer, *top};
+  record->layers = {*layer};
   record->changed_bytes = (*to)->ChangedBytes();
   return status;
 }

@@ -66,7 +66,6 @@ absl::Status Session::Write(SpaceId inode, uint64_t offset, const void* buffer,
   RequestLock lock(this);
   if (detached) return Detached();
   written.store(true, std::memory_order_relaxed);
-  written_since_freeze.store(true, std::memory_order_relaxed);
   const File& file = files.at(inode);
   SyncPoint("session:write");
   return stack->Write(inode, offset, buffer, length,
@@ -81,7 +80,6 @@ absl::Status Session::Zero(SpaceId inode, uint64_t offset, uint64_t length,
   RequestLock lock(this);
   if (detached) return Detached();
   written.store(true, std::memory_order_relaxed);
-  written_since_freeze.store(true, std::memory_order_relaxed);
   const File& file = files.at(inode);
   // The file's last block reads as zero past the end: it is covered wholly.
   const uint64_t size = file.served.map->size();

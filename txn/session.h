@@ -75,7 +75,7 @@ class Session {
 
   // Whether it holds changes above its `frozen` oldest layers.
   bool ChangedAbove(size_t frozen) const ABSL_SHARED_LOCKS_REQUIRED(gate) {
-    return written_since_freeze || stack->layers().size() > frozen + 1;
+    return !stack->NewestIsEmpty() || stack->layers().size() > frozen + 1;
   }
 
   // Reads the image below the stack; marks nothing.
@@ -97,7 +97,6 @@ class Session {
   ReadSet reads;
   LimitBudget budget;
   std::atomic<bool> written{false};  // by a connection, since it was loaded
-  std::atomic<bool> written_since_freeze{true};  // false: the top layer is empty
   // Set with the gate held alone: the session was taken away from its
   // connections (shutdown, --force); every later request answers kCancelled.
   std::atomic<bool> detached{false};

@@ -45,6 +45,17 @@ TEST_F(ConflictTest, LostUpdate) {
   EXPECT_EQ(Connect("@latest").Read(4096, 8192), Repeat('a', 8192));
 }
 
+TEST_F(ConflictTest, RefusedAgainAndAgainItHoldsNoMoreLayers) {
+  EXPECT_EQ(Connect("bob").Write(0, "bob"), 0);
+  AliceCommits(0, "alice");
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(CommitJson({"bob"}, 3)["result"], "conflict");
+    EXPECT_EQ(Connect("bob").Read(0, 3), "bob");
+  }
+  const json info = json::parse(Tool({"info", "bob", "--json"}).out);
+  EXPECT_EQ(info["layers"].size(), 2u);
+}
+
 TEST_F(ConflictTest, TextNamesPathRangeKindGenerationAndSession) {
   EXPECT_EQ(Connect("bob").Write(0, "b"), 0);
   AliceCommits(0, "a");

@@ -75,6 +75,32 @@ TEST_F(SnapshotTest, OfManyLayersReadsTheNewestOfEach) {
   }
 }
 
+TEST_F(SnapshotTest, OfWhatDidNotChangeSharesItsLayers) {
+  const auto layers = [&] { return Json({"info", "s"})["layers"].size(); };
+  NbdClient live = Connect("s");
+  Do({"snapshot", "s", "unwritten"});
+  EXPECT_EQ(layers(), 1u);
+  ASSERT_EQ(live.Write(0, "one"), 0);
+  Do({"snapshot", "s", "one"});
+  Do({"snapshot", "s", "connected"});
+  live.Disconnect();
+  Do({"snapshot", "s", "idle"});
+  Do({"clone", "s", "twin"});
+  EXPECT_EQ(layers(), 2u);
+  Write("s", 0, "two");
+  Do({"snapshot", "s", "two"});
+  EXPECT_EQ(layers(), 3u);
+  EXPECT_EQ(Head("s@unwritten", 3), original_.substr(0, 3));
+  for (const char* one : {"s@one", "s@connected", "s@idle", "twin"}) {
+    EXPECT_EQ(Head(one, 3), "one") << one;
+  }
+  EXPECT_EQ(Head("s@two", 3), "two");
+  EXPECT_EQ(Json({"diff", "s", "s@unwritten"})["files"].size(), 1u);
+  Do({"check"});
+  Do({"rollback", "s", "unwritten"});
+  EXPECT_EQ(Head("s", 3), original_.substr(0, 3));
+}
+
 TEST_F(SnapshotTest, NameIsTakenOnlyOnce) {
   Write("s", 0, "one");
   Do({"snapshot", "s", "first"});

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,32 @@ uint64_t DiskBytes(const std::string& path) {
   return stat(path.c_str(), &state) == 0
              ? static_cast<uint64_t>(state.st_blocks) * 512
              : 0;
+}
+
+TEST_F(StackTest, NewestLayerIsEmptyUntilSomethingIsPutIntoIt) {
+  const std::vector<std::function<void()>> changes = {
+      [&] { EXPECT_TRUE(Write(kFile, 0, "a few bytes").ok()); },
+      [&] { EXPECT_TRUE(Write(kFile, 0, std::string(kMiB, 'b')).ok()); },
+      [&] { EXPECT_TRUE(Zero(kFile, 0, kMiB, ZeroKind::kDiscard).ok()); },
+      [&] { EXPECT_TRUE(Zero(kFile, 0, 4096, ZeroKind::kAllocate).ok()); }};
+  std::vector<LayerId> layers = {NewLayer()};
+  OpenStack(layers);
+  for (const auto& change : changes) {
+    EXPECT_TRUE(stack_->NewestIsEmpty());
+    change();
+    EXPECT_FALSE(stack_->NewestIsEmpty());
+    ASSERT_TRUE(stack_->Flush().ok());
+    EXPECT_FALSE(stack_->NewestIsEmpty());
+    OpenStack(layers);
+    EXPECT_FALSE(stack_->NewestIsEmpty());
+    EXPECT_FALSE(*IsEmptyLayer(*store_, layers.back()));
+    layers.push_back(NewLayer());
+    stack_->Push(layers.back());
+    EXPECT_TRUE(stack_->NewestIsEmpty());
+    ASSERT_TRUE(stack_->Flush().ok());
+    OpenStack(layers);
+    EXPECT_TRUE(*IsEmptyLayer(*store_, layers.back()));
+  }
 }
 
 TEST_F(StackTest, FlushedWritesSurviveACrash) {
