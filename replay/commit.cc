@@ -47,6 +47,7 @@ void Subtract(std::map<SpaceId, SpaceChanges>* changes,
     change.written.Subtract(set);
     change.zeroed.Subtract(set);
     change.discarded.Subtract(set);
+    if (change.Count() == 0) changes->erase(inode);
   }
 }
 
@@ -56,6 +57,10 @@ absl::Status ReadWhatChanged(const Session& session) {
       " is connected and has read blocks that changed since: under snapshot "
       "isolation it can be committed once its connections are closed, or with "
       "--force, which cuts them off"));
+}
+
+Json EmptyJson(const Session& session) {
+  return {{"result", "empty"}, {"session", session.name()}};
 }
 
 Json CommitJson(const std::string& result, const std::string& session,
@@ -249,15 +254,13 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
   return verdict;
 }
 
-absl::StatusOr<Plan> EngineImpl::PlanCommit(const Frozen& frozen,
-                                            const BlockSets& dropped) {
+absl::StatusOr<Plan> EngineImpl::PlanCommit(const Frozen& frozen) {
   Generation newest;
   {
     absl::MutexLock lock(&mu_);
     newest = catalog_.identity().newest;
   }
   auto changes = frozen.changes;
-  Subtract(&changes, dropped);
   std::vector<FileChange> files;
   std::map<SpaceId, std::shared_ptr<const FileMap>> maps;
   for (auto& [inode, change] : changes) {
@@ -285,15 +288,11 @@ absl::StatusOr<Plan> EngineImpl::PlanCommit(const Frozen& frozen,
 
 GenerationRecord EngineImpl::Describe(const Session& session,
                                       const Frozen& frozen,
-                                      const BlockSets& dropped,
                                       const Plan& plan) {
   GenerationRecord generation;
   generation.time = Now();
   generation.session = session.name();
   generation.writes = WrittenBlocks(frozen.changes);
-  for (const auto& [inode, set] : dropped) {
-    generation.writes[inode].Subtract(set);
-  }
   for (const auto& [inode, set] : generation.writes) {
     const auto path = frozen.paths.find(inode);
     generation.files.push_back(
@@ -318,12 +317,10 @@ GenerationRecord EngineImpl::Describe(const Session& session,
 
 absl::StatusOr<Json> EngineImpl::PlanAndRecord(Session* session,
                                                const CommitRequest& request,
-                                               const Frozen& frozen,
-                                               const Verdict& verdict) {
-  auto plan = PlanCommit(frozen, verdict.dropped);
+                                               const Frozen& frozen) {
+  auto plan = PlanCommit(frozen);
   if (!plan.ok()) return plan.status();
-  GenerationRecord generation =
-      Describe(*session, frozen, verdict.dropped, *plan);
+  GenerationRecord generation = Describe(*session, frozen, *plan);
   if (request.dry_run) {
     return CommitJson("would-commit", session->name(), generation);
   }
@@ -333,6 +330,25 @@ absl::StatusOr<Json> EngineImpl::PlanAndRecord(Session* session,
       Record(session, &generation, std::move(record), &plan->new_maps);
   if (!status.ok()) return status;
   return CommitJson("committed", session->name(), generation);
+}
+
+absl::Status EngineImpl::GiveWay(Session* session, const Frozen& frozen,
+                                 Generation newest) {
+  // To the session it is as if what it goes on from had been its own commit.
+  GenerationRecord generation;
+  generation.number = newest;
+  generation.source_layers = frozen.stack->layers();
+  absl::MutexLock gate(&session->gate);
+  auto served = ServedAt(*session, newest);
+  if (!served.ok()) return served.status();
+  {
+    absl::MutexLock lock(&mu_);
+    absl::Status s =
+        SaveSession(RecordAfter(*session, generation), /*sync=*/true);
+    if (!s.ok()) return s;
+  }
+  FollowCommit(session, generation, *std::move(served));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
@@ -346,9 +362,7 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
   auto frozen = Freeze(session.get(), request.dry_run);
   if (!frozen.ok()) return frozen.status();
   SyncPoint("commit:frozen");
-  if (frozen->stack == nullptr) {
-    return Json{{"result", "empty"}, {"session", session->name()}};
-  }
+  if (frozen->stack == nullptr) return EmptyJson(*session);
   Generation base;
   {
     absl::ReaderMutexLock gate(&session->gate);
@@ -370,7 +384,15 @@ absl::StatusOr<Json> EngineImpl::RecordCommit(const CommitRequest& request) {
           "session ", session->name(), " was written meanwhile: try again"));
     }
   }
-  auto committed = PlanAndRecord(session.get(), request, *frozen, *verdict);
+  Subtract(&frozen->changes, verdict->dropped);
+  if (frozen->changes.empty()) {
+    if (!request.dry_run) {
+      absl::Status s = GiveWay(session.get(), *frozen, verdict->newest);
+      if (!s.ok()) return s;
+    }
+    return EmptyJson(*session);
+  }
+  auto committed = PlanAndRecord(session.get(), request, *frozen);
   if (!committed.ok() && verdict->moves && SyncRecorded().ok()) {
     // It failed, but stays where the check lets it move.
     absl::MutexLock gate(&session->gate);

@@ -97,22 +97,7 @@ absl::Status EngineImpl::Publish(
   SessionRecord moved;
   if (session != nullptr) {
     session->gate.AssertHeld();
-    moved = RecordOf(*session);
-    moved.generation = generation.number;
-    moved.layers.erase(
-        moved.layers.begin(),
-        moved.layers.begin() +
-            static_cast<std::ptrdiff_t>(generation.source_layers.size()));
-    moved.changed_bytes = 0;  // what is left after a crash is measured then
-    // Its clients know what they wrote, in files too that nobody has open now: of
-    // those no mark says so after a crash.
-    if (Remembers(*session, generation)) {
-      BlockSets known = generation.writes;
-      std::erase_if(known, [&](const auto& file) {
-        return moved.marked.contains(file.first);
-      });
-      UnionInto(&moved.reads, known);
-    }
+    moved = RecordAfter(*session, generation);
     batch->Put(SessionKey(moved.name), EncodeSession(moved));
   }
   absl::Status status = store_->Write(batch, /*sync=*/false);
@@ -134,6 +119,27 @@ absl::Status EngineImpl::Publish(
   catalog_.PutIdentity(std::move(identity));
   if (session != nullptr) catalog_.PutSession(std::move(moved));
   return absl::OkStatus();
+}
+
+SessionRecord EngineImpl::RecordAfter(const Session& session,
+                                      const GenerationRecord& generation) {
+  SessionRecord record = RecordOf(session);
+  record.generation = generation.number;
+  record.layers.erase(
+      record.layers.begin(),
+      record.layers.begin() +
+          static_cast<std::ptrdiff_t>(generation.source_layers.size()));
+  record.changed_bytes = 0;  // what is left after a crash is measured then
+  // Its clients know what they wrote, in files too that nobody has open now: of
+  // those no mark says so after a crash.
+  if (Remembers(session, generation)) {
+    BlockSets known = generation.writes;
+    std::erase_if(known, [&](const auto& file) {
+      return record.marked.contains(file.first);
+    });
+    UnionInto(&record.reads, known);
+  }
+  return record;
 }
 
 bool EngineImpl::Remembers(const Session& session,

@@ -219,14 +219,16 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(session->gate);
   absl::StatusOr<nlohmann::json> PlanAndRecord(Session* session,
                                                const CommitRequest& request,
-                                               const Frozen& frozen,
-                                               const Verdict& verdict)
+                                               const Frozen& frozen)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  absl::StatusOr<Plan> PlanCommit(const Frozen& frozen,
-                                  const BlockSets& dropped);
+  absl::StatusOr<Plan> PlanCommit(const Frozen& frozen);
   // What `log` and later checks need to know of the commit.
   GenerationRecord Describe(const Session& session, const Frozen& frozen,
-                            const BlockSets& dropped, const Plan& plan);
+                            const Plan& plan);
+  // All that was frozen gave way: the session, which nobody is connected to, goes
+  // on from the newest generation without it.
+  absl::Status GiveWay(Session* session, const Frozen& frozen,
+                       Generation newest);
 
   // commit_point.cc
   // Writes undo, pieces and names; SyncRecorded makes them durable. `session` is
@@ -253,6 +255,11 @@ class EngineImpl : public Engine {
   // Whether anything still rests on what the session knows once the commit is
   // made: a client's memory, or changes that came after the freeze.
   bool Remembers(const Session& session, const GenerationRecord& generation)
+      ABSL_SHARED_LOCKS_REQUIRED(session.gate)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The session's record once what was frozen of it is committed.
+  SessionRecord RecordAfter(const Session& session,
+                            const GenerationRecord& generation)
       ABSL_SHARED_LOCKS_REQUIRED(session.gate)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The session that was committed goes on from what it made.

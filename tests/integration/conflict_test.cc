@@ -210,6 +210,25 @@ TEST_F(ConflictTest, TheirsDropsTheSessionsBlocks) {
   ExpectClean();
 }
 
+TEST_F(ConflictTest, TheirsThatLeavesNothingIsEmpty) {
+  const json empty = {{"result", "empty"}, {"session", "bob"}};
+  EXPECT_EQ(Connect("bob").Write(0, Repeat('b', 4096)), 0);
+  AliceCommits(0, Repeat('a', 8192));
+  EXPECT_EQ(CommitJson({"--on-conflict", "theirs", "--dry-run", "bob"}), empty);
+  EXPECT_EQ(CommitJson({"bob"}, 3)["result"], "conflict") << "nothing changed";
+  EXPECT_EQ(CommitJson({"--on-conflict", "theirs", "bob"}), empty);
+  server_->Kill();
+  Start();
+  const json info = json::parse(Tool({"info", "bob", "--json"}).out);
+  EXPECT_EQ(info["generation"], 1);
+  EXPECT_EQ(info["changed_bytes"], 0);
+  EXPECT_EQ(info["newest_generation"], 1);
+  NbdClient bob = Connect("bob");
+  EXPECT_EQ(bob.Read(0, 8192), Repeat('a', 8192));
+  EXPECT_EQ(bob.Write(0, "bob"), 0);
+  EXPECT_EQ(CommitJson({"bob"})["generation"], 2);
+}
+
 TEST_F(ConflictTest, TheirsStillFailsOnReadConflicts) {
   {
     NbdClient bob = Connect("bob");

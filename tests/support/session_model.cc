@@ -222,6 +222,7 @@ ImageModel::Verdict ImageModel::Commit(const std::string& session,
   if (verdict.outcome == Outcome::kDone) {
     Subtract(&from.state.writes, dropped);
     verdict.blocks = from.state.writes.size();
+    if (verdict.blocks == 0) verdict.outcome = Outcome::kEmpty;
     Contents contents = newest();
     Copy(from.state.writes, from.state.contents, &contents);
     if (from.connections > 0) {
@@ -230,7 +231,9 @@ ImageModel::Verdict ImageModel::Commit(const std::string& session,
     } else {
       from.state.reads.clear();
     }
-    NewGeneration(std::move(contents), std::move(from.state.writes));
+    if (verdict.outcome == Outcome::kDone) {
+      NewGeneration(std::move(contents), std::move(from.state.writes));
+    }
     from.state.writes.clear();
     MoveToNewest(&from.state);
   }
