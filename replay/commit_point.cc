@@ -90,7 +90,9 @@ absl::Status EngineImpl::Publish(
   absl::MutexLock lock(&mu_);
   IdentityRecord identity = catalog_.identity();
   identity.newest = generation.number;
-  if (undo == nullptr) identity.oldest = generation.number;
+  // A start that keeps more history must not read what WriteUndo gave up.
+  identity.oldest =
+      undo == nullptr ? generation.number : catalog_.OldestNeeded(history_);
   identity.superblock = record->superblock_after;
   batch->Put(GenerationKey(generation.number), EncodeGeneration(generation));
   batch->Put(IdentityKey(), EncodeIdentity(identity));

@@ -36,6 +36,41 @@ TEST_F(UnfinishedCommitTest, IsFinishedUnderTheServersHistory) {
   EXPECT_EQ(ReadAt("0", 3), Old(3));
 }
 
+//   history 1                         a reader of generation 0
+//   1: frees blocks                   connected
+//   2
+//                                     leaves
+//   3: takes them: no generation
+//      from 1 on has them
+//   kill; history 8
+TEST_F(UnfinishedCommitTest, WhatItKeptNoUndoOfStaysForgotten) {
+  EngineOptions options;
+  options.history = 1;
+  Open(options);
+  auto point = ConnectPoint("0");
+  auto session = Connect("s");
+  ASSERT_TRUE(session->Zero(kBlock, 4 * kBlock, ZeroKind::kDiscard).ok());
+  EXPECT_EQ(Commit("s"), "committed");
+  Write(session.get(), 0, 'b');
+  EXPECT_EQ(Commit("s"), "committed");
+  point.reset();
+  for (uint64_t block = 1; block < 5; ++block) Write(session.get(), block, 'c');
+  Stop* const recorded = points_.At("commit:recorded");
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  recorded->Await();
+  SimDisk::Files left = world_->disk().Now();
+  recorded->Go();
+  commit.Join();
+  session.reset();
+  world_->Shutdown();
+  OpenOn(std::move(left));
+  EXPECT_EQ(Newest(), 3);
+  EXPECT_EQ(ReadAt("1", 1), '\0');
+  const auto old = world_->engine()->Connect({.point = "0", .path = kFirst},
+                                             /*read_only=*/true);
+  EXPECT_TRUE(absl::IsNotFound(old.status())) << old.status();
+}
+
 // The answer tells whether the commit counts, wherever the disk stopped taking
 // writes; a later start agrees.
 TEST_F(UnfinishedCommitTest, AnswerTellsWhetherItCounts) {
