@@ -22,12 +22,15 @@ absl::Status EngineImpl::NotApplied(const std::string& what,
         absl::StrCat(what, " may be committed as generation ", generation,
                      " or not, which the next start tells: ", why.message()));
   }
+  const char* const state =
+      image_status_.ok()
+          ? " and reads show it, but writing it to the image failed; the next "
+            "commit and the next start try again: "
+          : ", but others changed the image before it was written there, and "
+            "`ext2cow adopt` goes on without it: ";
   return absl::Status(
-      why.code(),
-      absl::StrCat(what, " is committed as generation ", generation,
-                   " and reads show it, but writing it to the image failed; "
-                   "the next commit and the next start try again: ",
-                   why.message()));
+      why.code(), absl::StrCat(what, " is committed as generation ", generation,
+                               state, why.message()));
 }
 
 void EngineImpl::StageOldGenerations(IdentityRecord* identity,

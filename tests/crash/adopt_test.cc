@@ -57,6 +57,7 @@ TEST_F(AdoptTest, ImageChangedBeforeApplyIsRefusedToReaders) {
   recorded->Go();
   commit.Join();
   EXPECT_NE(answer.find("adopt"), std::string::npos) << answer;
+  EXPECT_EQ(answer.find("try again"), std::string::npos) << answer;
   EXPECT_TRUE(absl::IsFailedPrecondition(ReadStatus(session.get())));
   session.reset();
   const auto adopted = Execute("adopt", Json::object());
