@@ -112,7 +112,10 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
   if (absl::Status status = SaveHistory(); !status.ok()) return status;
-  MeasureMarked();
+  {
+    absl::MutexLock held(&mu_);
+    MeasureMarked();
+  }
   if (!options_.inspect) {
     if (absl::Status status = RemoveStrays(); !status.ok()) return status;
   }

@@ -99,8 +99,9 @@ class EngineImpl : public Engine {
   void Refuse(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Recover();
   absl::Status RemoveStrays();
-  // What sessions held that a crash kept from saying so.
-  void MeasureMarked();
+  // What sessions hold whose records could not say so: after a crash, or a close
+  // that failed.
+  void MeasureMarked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int64_t Now() const;
   void Tick();
   void CheckSuperblockNow();

@@ -126,6 +126,7 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
   identity.size = device_->size();
   identity.superblock = identity.superblock_before = *now;
   rocksdb::WriteBatch batch;
+  MeasureMarked();
   std::vector<SessionRecord> moved;
   Json stale = Json::array();
   for (const auto& [name, record] : catalog_.sessions()) {

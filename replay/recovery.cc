@@ -3,6 +3,7 @@
 //
 // Start: is this the store's image, is a commit to be finished, what did a crash
 // leave behind.
+#include <algorithm>
 #include <cstring>
 #include <set>
 #include <utility>
@@ -109,7 +110,6 @@ absl::Status EngineImpl::Recover() {
 }
 
 void EngineImpl::MeasureMarked() {
-  absl::MutexLock lock(&mu_);
   std::vector<SessionRecord> measured;
   for (const auto& [name, record] : catalog_.sessions()) {
     if (record.marked.empty() || record.layers.empty()) continue;
@@ -117,11 +117,12 @@ void EngineImpl::MeasureMarked() {
     // It was in use until the crash, whenever that was.
     measured.back().last_used = Now();
     auto stack = Stack::Open(store_.get(), record.layers, {.read_only = true});
-    if (stack.ok()) measured.back().changed_bytes = (*stack)->ChangedBytes();
+    // One that can't be read does not count as empty.
+    measured.back().changed_bytes =
+        stack.ok() ? (*stack)->ChangedBytes()
+                   : std::max(record.changed_bytes, kBlockSize);
     // The record may be older than the first write.
-    if (!stack.ok() || measured.back().changed_bytes > 0) {
-      measured.back().ever_written = true;
-    }
+    if (measured.back().changed_bytes > 0) measured.back().ever_written = true;
   }
   for (SessionRecord& record : measured) {
     catalog_.PutSession(std::move(record));

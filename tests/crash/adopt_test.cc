@@ -65,6 +65,32 @@ TEST_F(AdoptTest, ImageChangedBeforeApplyIsRefusedToReaders) {
   EXPECT_EQ(ReadAt("latest", 3), Old(3));
 }
 
+//   session s, made with nothing in it
+//   flushes a block
+//   writes more; a sync fails, so does its end
+//   adopt: its record still says that it holds nothing
+TEST_F(AdoptTest, SessionThatCouldNotBeSavedIsStale) {
+  Open();
+  ASSERT_TRUE(Execute("create", {{"session", "s"}}).ok());
+  ASSERT_TRUE(Execute("create", {{"session", "unwritten"}}).ok());
+  auto session = Connect("s"), unwritten = Connect("unwritten");
+  const std::string bytes(20 * kBlock, 'n');  // a run for the data file
+  ASSERT_TRUE(session->Write(0, bytes.data(), bytes.size()).ok());
+  ASSERT_TRUE(session->Flush().ok());
+  ASSERT_TRUE(session->Write(0, bytes.data(), bytes.size()).ok());
+  world_->disk().FailAt({.operation = SimDisk::Operation::kSync,
+                         .error = absl::UnavailableError("planted fault"),
+                         .prefix = kDataName});
+  session.reset();
+  unwritten.reset();
+  ChangeImage();
+  const auto adopted = Execute("adopt", Json::object());
+  ASSERT_TRUE(adopted.ok()) << adopted.status();
+  EXPECT_EQ(adopted->at("stale_sessions"), Json::array({"s"}));
+  EXPECT_FALSE(TryConnect("s").ok());
+  EXPECT_EQ(ReadIn("unwritten", 3), Old(3));
+}
+
 // Recovery refuses, for a server and for a tool; the tool can adopt all the same.
 TEST_F(AdoptTest, TakesAnImageThatRecoveryRefuses) {
   Open();
