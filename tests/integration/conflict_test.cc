@@ -284,6 +284,7 @@ TEST_F(ConflictTest, DryRunRefusesWhatTheCommitWould) {
 TEST_F(ConflictTest, DryRunWithForceCutsNobodyOff) {
   NbdClient bob = Connect("bob");
   EXPECT_EQ(bob.Write(0, "bob"), 0);
+  EXPECT_EQ(bob.Write(8 * 4096, "bob"), 0);  // nobody else's
   AliceCommits(0, "alice");
   EXPECT_EQ(CommitJson({"--on-conflict", "ours", "--isolation", "snapshot",
                         "--dry-run", "--force", "bob"})["result"],
