@@ -49,6 +49,12 @@ TEST_F(MapCacheTest, ForgetsWhatNobodyHoldsWhenTheyTakeTooMuch) {
   EXPECT_EQ(Map(&cache, "/a"), held) << "else there would be two of it";
 }
 
+TEST_F(MapCacheTest, KeepsTheNewestHoweverLargeItIs) {
+  MapCache cache(&image_, 1);
+  const std::weak_ptr<const FileMap> a = Map(&cache, "/a");
+  EXPECT_EQ(Map(&cache, "/a"), a.lock());
+}
+
 // A map that a later generation shares is held by the cache twice, not in use.
 TEST_F(MapCacheTest, ForgetsWhatGenerationsShare) {
   MapCache cache(&image_, 1);
