@@ -170,31 +170,30 @@ void EngineImpl::Tick() {
         options_.log(std::string(s.message()));
       }
     }
-    CheckSuperblockNow();
+    if (commit_mu_.TryLock()) {  // a commit does these itself
+      CheckSuperblockNow();
+      CollectGenerations();
+      commit_mu_.Unlock();
+    }
     ExpireSessions();
-    CollectGenerations();
+    Reclaim();
     NoteOldestPin();
   }
 }
 
 void EngineImpl::CheckSuperblockNow() {
-  if (!commit_mu_.TryLock()) return;  // a commit looks itself
-  absl::StatusOr<Superblock> now = ReadSuperblock(*device_);
-  const bool pending = !pending_.empty();
-  commit_mu_.Unlock();
+  const absl::StatusOr<Superblock> now = ReadSuperblock(*device_);
+  SyncPoint("tick:looked");
   absl::MutexLock lock(&mu_);
-  if (!now.ok() || pending || !image_status_.ok()) return;
+  if (!now.ok() || !pending_.empty() || !image_status_.ok()) return;
   if (*now == catalog_.identity().superblock) return;
   Refuse(DescribeChange(catalog_.identity().superblock, *now));
   options_.log(std::string(image_status_.message()));
 }
 
 void EngineImpl::CollectGenerations() {
-  if (!commit_mu_.TryLock()) return;  // a commit does it itself
   absl::Status status = DropOldGenerations();
-  commit_mu_.Unlock();
   if (!status.ok()) options_.log(std::string(status.message()));
-  Reclaim();
 }
 
 absl::Status EngineImpl::NeedImage() const {
@@ -221,21 +220,18 @@ void EngineImpl::Refuse(absl::Status why) {
 void EngineImpl::ExpireSessions() {
   if (options_.expire == absl::InfiniteDuration()) return;
   const int64_t before = absl::ToUnixSeconds(options_.now() - options_.expire);
-  {
-    absl::MutexLock lock(&mu_);
-    std::vector<std::string> expired;
-    for (const auto& [name, record] : catalog_.sessions()) {
-      if (record.from_connection && record.last_used < before &&
-          !live_.contains(name) && !taken_.contains(name)) {
-        expired.push_back(name);
-      }
-    }
-    if (!DropSessions(expired).ok()) return;
-    for (const std::string& name : expired) {
-      options_.log(absl::StrCat("session ", name, " expired"));
+  absl::MutexLock lock(&mu_);
+  std::vector<std::string> expired;
+  for (const auto& [name, record] : catalog_.sessions()) {
+    if (record.from_connection && record.last_used < before &&
+        !live_.contains(name) && !taken_.contains(name)) {
+      expired.push_back(name);
     }
   }
-  Reclaim();
+  if (!DropSessions(expired).ok()) return;
+  for (const std::string& name : expired) {
+    options_.log(absl::StrCat("session ", name, " expired"));
+  }
 }
 
 void EngineImpl::Shutdown() {

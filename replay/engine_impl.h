@@ -104,8 +104,8 @@ class EngineImpl : public Engine {
   void MeasureMarked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int64_t Now() const;
   void Tick();
-  void CheckSuperblockNow();
-  void CollectGenerations();
+  void CheckSuperblockNow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  void CollectGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   void NoteOldestPin();
   // Not OK in a tool that was not told where the image is.
   absl::Status NeedImage() const;

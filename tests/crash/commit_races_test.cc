@@ -505,6 +505,27 @@ TEST_F(CommitRacesTest, WriteAfterTheFreezeKeepsWhatItsClientRead) {
   EXPECT_EQ(Commit("s"), "conflict");
 }
 
+//   every second                    commit
+//   looks at the superblock
+//                                   names the next one
+//   compares
+TEST_F(CommitRacesTest, CommitIsNotTakenForAChangeByOthers) {
+  Stop* const looked = points_.At("tick:looked");
+  Open();
+  const auto session = Connect("s");
+  EXPECT_TRUE(session->Zero(4 * kBlock, kBlock, ZeroKind::kDiscard).ok());
+  looked->Await();
+  Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
+  EXPECT_TRUE(commit.AwaitAsleep());
+  Stop* const again = points_.At("tick:looked");
+  looked->Go();
+  commit.Join();
+  again->Await();
+  again->Go();
+  Write(session.get(), 1, 'a');
+  EXPECT_EQ(Commit("s"), "committed");
+}
+
 // Two requests for one session that are taken from the queue at once.
 TEST_F(CommitRacesTest, TwoCommitsOfOneSessionInOneTurn) {
   Open();
