@@ -127,10 +127,10 @@ TEST_F(CommitTest, RecordedOneWaitsForAPluginThatCanFlush) {
   unsafe.parameters.insert(
       unsafe.parameters.end(),
       {"can_write=exit 0", "can_flush=exit 3",
-       absl::StrCat("pread=dd if=", image_, " skip=$4 count=$3 status=none "
+       absl::StrCat("pread=dd if=", image_, " bs=1M skip=$4 count=$3 status=none "
                     "iflag=skip_bytes,count_bytes"),
-       absl::StrCat("pwrite=dd of=", image_,
-                    " seek=$4 status=none oflag=seek_bytes conv=notrunc")});
+       absl::StrCat("pwrite=dd of=", image_, " bs=1M seek=$4 status=none "
+                    "oflag=seek_bytes conv=notrunc")});
   StartWith(unsafe);
   EXPECT_EQ(Connect("@1").Read(5, 8), "recorded");
   EXPECT_THAT(Commit({"s"}).err, HasSubstr("can't flush"));
