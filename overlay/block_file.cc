@@ -8,8 +8,11 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -86,6 +89,26 @@ class PosixFile : public BlockFile {
     return absl::OkStatus();
   }
 
+  absl::Status WriteUncached(uint64_t offset, const void* buffer,
+                             size_t length) override {
+    std::call_once(uncached_once_, [&] {
+      uncached_.emplace(
+          open(path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW));
+    });
+    size_t done = 0;
+    if (uncached_->get() >= 0) {
+      const ssize_t n = pwrite(uncached_->get(), buffer, length,
+                               static_cast<off_t>(offset));
+      // EINVAL: other alignments are asked for here.
+      if (n < 0 && errno != EINTR && errno != EINVAL) {
+        return Error(errno, "write", path_);
+      }
+      done = static_cast<size_t>(std::max<ssize_t>(n, 0));
+    }
+    return Write(offset + done, static_cast<const char*>(buffer) + done,
+                 length - done);
+  }
+
   absl::Status Punch(uint64_t offset, uint64_t length) override {
     if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                   static_cast<off_t>(offset),
@@ -107,6 +130,8 @@ class PosixFile : public BlockFile {
  private:
   const Descriptor fd_;
   const std::string path_;
+  std::once_flag uncached_once_;
+  std::optional<Descriptor> uncached_;  // none, < 0: the filesystem can't
 };
 
 class PosixDirectory : public BlockFiles {

@@ -72,6 +72,8 @@ class Stack {
     uint64_t write_cache_bytes = 8 << 20;
     // Much is written at once and then synced: the disk begins before that.
     bool start_sync_early = false;
+    // Nobody reads long runs soon: see BlockFile::WriteUncached.
+    bool uncached = false;
   };
 
   // `layers` oldest first. A layer that the store knows nothing of is empty.

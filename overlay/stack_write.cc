@@ -171,13 +171,17 @@ absl::Status StackImpl::WriteFile(SpaceId space, BlockRange range,
   checksums->reserve(range.count);
   absl::Status status;
   for (uint64_t done = 0; done < range.count && status.ok();) {
-    const uint64_t count = std::min(range.count - done, kSliceBlocks);
+    const uint64_t count = options_.uncached
+                               ? range.count
+                               : std::min(range.count - done, kSliceBlocks);
     const uint8_t* slice = data + done * kBlockSize;
     for (uint64_t i = 0; i < count; ++i) {
       checksums->push_back(BlockChecksum(slice + i * kBlockSize));
     }
-    status = (*file)->Write((range.first + done) * kBlockSize, slice,
-                            count * kBlockSize);
+    const uint64_t offset = (range.first + done) * kBlockSize;
+    status = options_.uncached
+                 ? (*file)->WriteUncached(offset, slice, count * kBlockSize)
+                 : (*file)->Write(offset, slice, count * kBlockSize);
     done += count;
   }
   files_.MarkWritten(layer, space);

@@ -22,7 +22,7 @@ void BackgroundFlush::Wrote(uint64_t bytes) {
     failed_.Update(running_.get());
   }
   not_started_ = 0;
-  running_ = std::async(std::launch::async,
+  running_ = std::async(
                         [device = device_] { return device->Flush(); });
 }
 

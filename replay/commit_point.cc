@@ -4,7 +4,10 @@
 // What a commit records, and the sync that makes it count. Until then nobody but the
 // session that was committed sees it.
 #include <algorithm>
+#include <deque>
+#include <future>
 #include <utility>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "overlay/sync_point.h"
@@ -13,37 +16,66 @@
 namespace ext2cow {
 namespace {
 
-constexpr uint64_t kCopyBytes = 1 << 20;
+constexpr uint64_t kPieceBlocks = (1 << 20) / kBlockSize;
+constexpr size_t kCopiersAtOnce = 3;  // one reads while another waits for the disk
+
+// Blocks of the image that come to lie one after another.
+struct CopyPiece {
+  uint64_t to = 0;  // block in the layer
+  uint64_t count = 0;
+  std::vector<BlockRange> from;
+};
+
+absl::Status Copy(const View& view, const CopyPiece& piece, Stack* layer) {
+  struct alignas(kBlockSize) Block {
+    char bytes[kBlockSize];
+  };
+  std::vector<Block> buffer(piece.count);
+  uint64_t filled = 0;
+  for (const BlockRange range : piece.from) {
+    const uint64_t offset = range.first * kBlockSize;
+    // The last block may lie in the image but for its end.
+    const uint64_t length =
+        std::min(range.count * kBlockSize, view.size() - offset);
+    absl::Status status = view.Read(offset, buffer[filled].bytes, length);
+    if (!status.ok()) return status;
+    filled += range.count;
+  }
+  return layer->Write(kPhysicalSpace, piece.to * kBlockSize, buffer.data(),
+                      piece.count * kBlockSize, [](uint64_t, void*, size_t) {
+                        return absl::InternalError(
+                            "an undo block was written in part");
+                      });
+}
 
 // Copies `blocks` of `view`, one after another, to the start of the layer.
 absl::Status CopyBlocks(const View& view, const BlockSet& blocks, Stack* layer) {
-  std::string buffer(std::min(kCopyBytes, blocks.Count() * kBlockSize), '\0');
-  uint64_t filled = 0, written = 0;
-  const auto write = [&]() -> absl::Status {
-    absl::Status status = layer->Write(
-        kPhysicalSpace, written, buffer.data(), filled,
-        [](uint64_t, void*, size_t) {
-          return absl::InternalError("an undo block was written in part");
-        });
-    written += std::exchange(filled, 0);
-    return status;
-  };
+  CopyPiece piece;
+  std::deque<std::future<absl::Status>> copiers;
   absl::Status status;
+  const auto finish_oldest = [&] {
+    status.Update(copiers.front().get());
+    copiers.pop_front();
+  };
   blocks.ForEachRun([&](BlockRange run) {
-    uint64_t offset = run.first * kBlockSize;
-    while (status.ok() && offset < run.end() * kBlockSize) {
-      const uint64_t n = std::min(run.end() * kBlockSize - offset,
-                                  buffer.size() - filled);
-      // The last block may lie in the image but for its end.
-      const uint64_t in_image = std::min(n, view.size() - offset);
-      status = view.Read(offset, &buffer[filled], in_image);
-      std::fill_n(&buffer[filled + in_image], n - in_image, '\0');
-      offset += n;
-      filled += n;
-      if (status.ok() && filled == buffer.size()) status = write();
+    while (status.ok() && run.count > 0) {
+      if (piece.count == kPieceBlocks) {
+        if (copiers.size() == kCopiersAtOnce) finish_oldest();
+        const uint64_t next = piece.to + piece.count;
+        copiers.push_back(
+            std::async([&view, layer, piece = std::move(piece)] {
+              return Copy(view, piece, layer);
+            }));
+        piece = {.to = next};
+      }
+      const uint64_t n = std::min(run.count, kPieceBlocks - piece.count);
+      piece.from.push_back({run.first, n});
+      piece.count += n;
+      run = {run.first + n, run.count - n};
     }
   });
-  if (status.ok() && filled > 0) status = write();
+  if (status.ok() && piece.count > 0) status = Copy(view, piece, layer);
+  while (!copiers.empty()) finish_oldest();
   return status;
 }
 
@@ -54,10 +86,11 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
     GenerationRecord* generation) {
   BlockSet blocks = ChangedBlocks(record);
   BlockSet fresh = generation->allocated;  // in use in no readable generation
+  bool read = true;  // perhaps soon, and not for history alone
   {
     absl::MutexLock lock(&mu_);
-    if (!catalog_.NewestNeededBeside(session != nullptr ? session->name() : "",
-                                     history_)) {
+    read = catalog_.NewestNeededBeside(session != nullptr ? session->name() : "");
+    if (!read && history_ == 0) {
       pins_held_ = true;  // until Record ends: nobody opens what can't be undone
       return nullptr;
     }
@@ -69,7 +102,8 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   blocks.Subtract(fresh);
   auto layer = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
-  auto undo = Stack::Open(store_.get(), {*layer}, {.start_sync_early = true});
+  auto undo = Stack::Open(store_.get(), {*layer}, {.start_sync_early = true,
+                                                .uncached = !read});
   if (!undo.ok()) return undo.status();
   const View view(image_.get(), record.generation - 1);
   generation->undo = *layer;

@@ -186,9 +186,8 @@ Generation Catalog::OldestNeeded(uint64_t history) const {
   return std::max({oldest, identity_.oldest, identity_.adopted});
 }
 
-bool Catalog::NewestNeededBeside(const std::string& except,
-                                 uint64_t history) const {
-  if (history > 0 || connection_pins_.size() > 1) return true;
+bool Catalog::NewestNeededBeside(const std::string& except) const {
+  if (connection_pins_.size() > 1) return true;
   if (!tags_.empty()) return true;
   for (const auto& [name, session] : sessions_) {
     if (name != except || !session.snapshots.empty()) return true;

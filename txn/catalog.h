@@ -78,7 +78,7 @@ class Catalog {
   Generation OldestNeeded(uint64_t history) const;
   // Whether any other than session `except` (empty: none) with its connections' one
   // pin may still read the newest generation once the next one is there.
-  bool NewestNeededBeside(const std::string& except, uint64_t history) const;
+  bool NewestNeededBeside(const std::string& except) const;
   // Who pins a generation: "session a", "snapshot a@s", "tag t", "connection".
   std::vector<std::string> PinnedBy(Generation generation) const;
 

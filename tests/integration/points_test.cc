@@ -205,6 +205,40 @@ TEST_F(PointsTest, ManyCommitsOnOneConnectionLeaveTheFirstGenerationBehind) {
   ExpectClean();
 }
 
+// Its undo data is more than the committer copies at once, of runs that end in
+// between; and kept for readers in wait, or for nobody.
+TEST_F(PointsTest, WhatALargeCommitReplacesIsKept) {
+  std::string content = RandomBytes(1, 12 * kMiB);
+  ImageSpec spec;
+  spec.files = {{kDisk, content}};
+  MakeImage(spec);
+  for (const char* tag : {"", "first"}) {
+    Start();
+    if (*tag != '\0') Do({"tag", tag});
+    const std::string before = content;
+    NbdClient writer = Connect("writer");
+    for (size_t at = 0; at < content.size();) {
+      const uint64_t seed = content[at] + 1;
+      const std::string bytes = RandomBytes(seed, (seed % 7 + 1) * 65'536);
+      const size_t length = std::min(bytes.size(), content.size() - at);
+      EXPECT_EQ(writer.Write(at, bytes.substr(0, length)), 0);
+      content.replace(at, length, bytes, 0, length);
+      at += length + seed % 3 * 4096;
+    }
+    const int64_t generation = CommitJson({"writer"})["generation"];
+    const std::string old = absl::StrCat("@", generation - 1);
+    EXPECT_TRUE(ReadAll(old) == before) << old;
+    EXPECT_TRUE(ReadAll("@latest") == content);
+    writer.Disconnect();
+    server_->Kill();
+    Start();
+    EXPECT_TRUE(ReadAll(old) == before) << old;
+    EXPECT_EQ(server_->Stop(), 0);
+    EXPECT_TRUE(Dump() == content);
+    ExpectClean();
+  }
+}
+
 // Its record was first written when there was nothing in it.
 TEST_F(PointsTest, ASessionFlushedBeforeItsFirstWriteSurvivesACrash) {
   MakeImage();

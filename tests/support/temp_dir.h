@@ -9,12 +9,13 @@
 
 namespace ext2cow {
 
-// A new directory under $TMPDIR (else /tmp), removed with all that is in it.
+// A new directory, by default under $TMPDIR (else /tmp), removed with all that is
+// in it.
 class TempDir {
  public:
-  TempDir() {
-    std::string pattern =
-        (std::filesystem::temp_directory_path() / "ext2cow-XXXXXX").string();
+  explicit TempDir(const std::filesystem::path& parent =
+                       std::filesystem::temp_directory_path()) {
+    std::string pattern = (parent / "ext2cow-XXXXXX").string();
     if (mkdtemp(pattern.data()) == nullptr) std::abort();
     path_ = pattern;
   }
