@@ -16,8 +16,8 @@ constexpr uint64_t kChunkBlocks = 64;
 
 }  // namespace
 
-std::pair<std::shared_ptr<Stack>, uint64_t> Image::FindUndo(
-    Generation generation, uint64_t block) const {
+std::pair<LayerId, uint64_t> Image::FindUndo(Generation generation,
+                                             uint64_t block) const {
   const auto chunk = chunks_.find(block / kChunkBlocks);
   if (chunk == chunks_.end()) return {};
   const uint64_t bit = uint64_t{1} << (block % kChunkBlocks);
@@ -43,7 +43,7 @@ std::vector<Image::Piece> Image::Locate(Generation generation, uint64_t offset,
     const bool known = chunks_.contains(block / kChunkBlocks);
     const uint64_t step = known ? kBlockSize : kBlockSize * kChunkBlocks;
     const uint64_t next = std::min(end, (offset / step + 1) * step);
-    Piece piece = {offset, next - offset, nullptr};
+    Piece piece = {offset, next - offset};
     if (known) {
       uint64_t position;
       std::tie(piece.undo, position) = FindUndo(generation, block);
@@ -53,7 +53,7 @@ std::vector<Image::Piece> Image::Locate(Generation generation, uint64_t offset,
     if (!pieces.empty() && pieces.back().undo == piece.undo) {
       pieces.back().length += piece.length;
     } else {
-      pieces.push_back(std::move(piece));
+      pieces.push_back(piece);
     }
     offset = next;
   }
@@ -78,8 +78,10 @@ absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
   for (const Piece& piece : pieces) {
     uint8_t* to = static_cast<uint8_t*>(buffer) + (piece.offset - offset);
     absl::Status status;
-    if (piece.undo != nullptr) {
-      status = piece.undo->Read(
+    if (piece.undo != 0) {
+      const auto undo = undo_layers_->Get(piece.undo);
+      if (!undo.ok()) return undo.status();
+      status = (*undo)->Read(
           kPhysicalSpace, piece.undo_offset, to, piece.length,
           [&](uint64_t at, void*, size_t) {
             return absl::DataLossError(absl::StrCat(
@@ -113,7 +115,7 @@ absl::Status Image::Read(Generation generation, uint64_t offset, void* buffer,
 }
 
 void Image::PublishUndo(Generation generation, const BlockSet& blocks,
-                        std::shared_ptr<Stack> undo) {
+                        LayerId undo) {
   absl::MutexLock lock(&mu_);
   uint64_t position = 0;
   blocks.ForEachRun([&](BlockRange run) {
@@ -133,17 +135,18 @@ void Image::PublishUndo(Generation generation, const BlockSet& blocks,
       position += count;
     }
   });
-  undo_[generation] = std::move(undo);
+  undo_[generation] = undo;
   newest_undo_.store(generation);
   epoch_.fetch_add(1);
 }
 
 void Image::DropUndoBefore(Generation oldest) {
-  std::vector<std::shared_ptr<Stack>> dropped;  // destroyed after the lock
   absl::MutexLock lock(&mu_);
   const auto end = undo_.upper_bound(oldest);
   if (end == undo_.begin()) return;
-  for (auto it = undo_.begin(); it != end; ++it) dropped.push_back(it->second);
+  for (auto it = undo_.begin(); it != end; ++it) {
+    undo_layers_->Forget(it->second);
+  }
   undo_.erase(undo_.begin(), end);
   for (auto it = chunks_.begin(); it != chunks_.end();) {
     auto& commits = it->second;

@@ -16,8 +16,8 @@
 #include "absl/synchronization/mutex.h"
 #include "overlay/block_set.h"
 #include "overlay/device.h"
-#include "overlay/stack.h"
 #include "overlay/types.h"
+#include "overlay/undo_layers.h"
 
 namespace ext2cow {
 
@@ -45,8 +45,9 @@ class Redo {
 // block), so d. sees the epoch move.
 class Image {
  public:
-  // `device` outlives the image.
-  explicit Image(const Device* device) : device_(device) {}
+  // Both outlive the image; without `undo_layers` nothing is ever published.
+  explicit Image(const Device* device, UndoLayers* undo_layers = nullptr)
+      : device_(device), undo_layers_(undo_layers) {}
 
   const Device& device() const { return *device_; }
 
@@ -58,7 +59,7 @@ class Image {
   // are written as one stream, wherever they lie in the image. Ascending
   // generations.
   void PublishUndo(Generation generation, const BlockSet& blocks,
-                   std::shared_ptr<Stack> undo);
+                   LayerId undo);
   // Nobody reads a generation before `oldest` any more: forgets what only they
   // needed.
   void DropUndoBefore(Generation oldest);
@@ -75,7 +76,7 @@ class Image {
  private:
   struct Piece {
     uint64_t offset, length;
-    std::shared_ptr<Stack> undo;  // null: the device
+    LayerId undo = 0;  // 0: the device
     uint64_t undo_offset = 0;
   };
   // What one commit overwrote of 64 blocks: a bit for each.
@@ -88,14 +89,15 @@ class Image {
   std::vector<Piece> Locate(Generation generation, uint64_t offset,
                             size_t length) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
-  // The undo layer that has the block, and its position there; or null.
-  std::pair<std::shared_ptr<Stack>, uint64_t> FindUndo(Generation generation,
-                                                       uint64_t block) const
+  // The undo layer that has the block, and its position there; or 0.
+  std::pair<LayerId, uint64_t> FindUndo(Generation generation,
+                                        uint64_t block) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::Status ReadOnce(Generation generation, uint64_t offset, void* buffer,
                         size_t length) const;
 
   const Device* const device_;
+  UndoLayers* const undo_layers_;
   std::atomic<uint64_t> epoch_{0};
   // The newest generation with an undo layer; at or after it no lookup is needed.
   std::atomic<Generation> newest_undo_{0};
@@ -106,7 +108,7 @@ class Image {
   // For each 64 blocks the commits that overwrote some of them, ascending.
   absl::flat_hash_map<uint64_t, std::vector<Overwritten>> chunks_
       ABSL_GUARDED_BY(mu_);
-  std::map<Generation, std::shared_ptr<Stack>> undo_ ABSL_GUARDED_BY(mu_);
+  std::map<Generation, LayerId> undo_ ABSL_GUARDED_BY(mu_);
   absl::Status why_refused_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<Generation, std::shared_ptr<const Redo>>> redo_
       ABSL_GUARDED_BY(mu_);

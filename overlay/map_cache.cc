@@ -134,7 +134,17 @@ void MapCache::Shrink() {
 
 void MapCache::DropBefore(Generation oldest) {
   absl::MutexLock lock(&mu_);
-  known_.erase(known_.begin(), known_.lower_bound(oldest));
+  while (!known_.empty() && known_.begin()->first < oldest) {
+    const Known& known = known_.begin()->second;
+    for (const auto& [path, inode] : known.inodes) {
+      memory_ -= kEntryMemory + path.size();
+    }
+    for (const auto& [inode, file] : known.files) {
+      memory_ -= kEntryMemory;
+      if (file.map.use_count() == 1) memory_ -= file.map->memory();
+    }
+    known_.erase(known_.begin());
+  }
 }
 
 }  // namespace ext2cow

@@ -237,10 +237,6 @@ bool StackImpl::NewestIsEmpty() const {
   return state_.NewestIsEmpty();
 }
 
-void StackImpl::CloseFiles() {
-  for (const LayerId layer : layers()) files_.Forget(layer);
-}
-
 LayerId StackImpl::newest() const {
   absl::ReaderMutexLock lock(&mu_);
   return state_.newest();

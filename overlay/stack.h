@@ -123,9 +123,6 @@ class Stack {
   // Whether nothing was ever put into the newest layer.
   virtual bool NewestIsEmpty() const = 0;
 
-  // Closes the data files that are synced; reads open them again.
-  virtual void CloseFiles() = 0;
-
   virtual uint64_t torn_blocks() const = 0;
 };
 

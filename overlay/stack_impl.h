@@ -57,7 +57,6 @@ class StackImpl : public Stack {
   void DropOldest(size_t keep) override;
   std::vector<LayerId> layers() const override;
   bool NewestIsEmpty() const override;
-  void CloseFiles() override;
   uint64_t torn_blocks() const override { return torn_blocks_.load(); }
 
  private:

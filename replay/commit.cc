@@ -21,7 +21,6 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "overlay/sync_point.h"
 #include "replay/answers.h"
 #include "replay/engine_impl.h"
@@ -283,7 +282,7 @@ absl::StatusOr<Plan> EngineImpl::PlanCommit(const Frozen& frozen) {
               return maps.at(inode)->Read(view, at, to, n);
             });
       },
-      absl::ToTimeT(absl::Now()));
+      Now());
 }
 
 GenerationRecord EngineImpl::Describe(const Session& session,

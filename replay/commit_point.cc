@@ -81,9 +81,9 @@ absl::Status CopyBlocks(const View& view, const BlockSet& blocks, Stack* layer) 
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
-    const Session* session, const CommitRecord& record,
-    GenerationRecord* generation) {
+absl::Status EngineImpl::WriteUndo(const Session* session,
+                                   const CommitRecord& record,
+                                   GenerationRecord* generation) {
   BlockSet blocks = ChangedBlocks(record);
   BlockSet fresh = generation->allocated;  // in use in no readable generation
   bool read = true;  // perhaps soon, and not for history alone
@@ -92,7 +92,7 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
     read = catalog_.NewestNeededBeside(session != nullptr ? session->name() : "");
     if (!read && history_ == 0) {
       pins_held_ = true;  // until Record ends: nobody opens what can't be undone
-      return nullptr;
+      return absl::OkStatus();
     }
     for (const GenerationRecord* later :
          catalog_.Later(catalog_.OldestNeeded(history_))) {
@@ -109,15 +109,13 @@ absl::StatusOr<std::shared_ptr<Stack>> EngineImpl::WriteUndo(
   generation->undo = *layer;
   if (absl::Status s = CopyBlocks(view, blocks, undo->get()); !s.ok()) return s;
   if (absl::Status s = (*undo)->Settle(); !s.ok()) return s;
-  (*undo)->CloseFiles();  // there may be thousands, seldom read
   generation->undo_blocks = std::move(blocks);
-  return std::shared_ptr<Stack>(*std::move(undo));
+  return absl::OkStatus();
 }
 
 absl::Status EngineImpl::Publish(
     Session* session, const GenerationRecord& generation,
     const std::shared_ptr<const CommitRecord>& record,
-    std::shared_ptr<Stack> undo,
     const std::vector<std::shared_ptr<const FileMap>>* new_maps,
     rocksdb::WriteBatch* batch) {
   auto redo = MakeRedo(record);
@@ -126,7 +124,7 @@ absl::Status EngineImpl::Publish(
   identity.newest = generation.number;
   // A start that keeps more history must not read what WriteUndo gave up.
   identity.oldest =
-      undo == nullptr ? generation.number : catalog_.OldestNeeded(history_);
+      generation.undo == 0 ? generation.number : catalog_.OldestNeeded(history_);
   identity.superblock = record->superblock_after;
   batch->Put(GenerationKey(generation.number), EncodeGeneration(generation));
   batch->Put(IdentityKey(), EncodeIdentity(identity));
@@ -145,9 +143,9 @@ absl::Status EngineImpl::Publish(
   //   catalog says newest = g + 1
   //                                     opens g + 1, reads the device: g
   //   AddRedo(g + 1)
-  if (undo != nullptr) {
+  if (generation.undo != 0) {
     image_->PublishUndo(generation.number, generation.undo_blocks,
-                        std::move(undo));
+                        generation.undo);
   }
   image_->AddRedo(generation.number, std::move(redo));
   if (new_maps != nullptr) maps_->Advance(generation.number, *new_maps);
@@ -209,8 +207,9 @@ absl::Status EngineImpl::Record(
   auto free_undo = absl::MakeCleanup([&] {
     if (generation->undo != 0) FreeUnnamed(generation->undo);
   });
-  auto undo = WriteUndo(session, *record, generation);
-  if (!undo.ok()) return undo.status();
+  if (absl::Status s = WriteUndo(session, *record, generation); !s.ok()) {
+    return s;
+  }
   SyncPoint("commit:undone");
   rocksdb::WriteBatch batch;
   auto pieces = WritePieces(store_.get(), *record, &batch);
@@ -225,7 +224,7 @@ absl::Status EngineImpl::Record(
     served = *std::move(next);
   }
   absl::Status status =
-      Publish(session, *generation, record, *std::move(undo), new_maps, &batch);
+      Publish(session, *generation, record, new_maps, &batch);
   if (!status.ok()) return status;
   std::move(free_undo).Cancel();
   SyncPoint("commit:named");

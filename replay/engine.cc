@@ -106,9 +106,10 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     }
   }
   if (device_ != nullptr) {
-    image_ = std::make_unique<Image>(device_);
-    maps_ = std::make_unique<MapCache>(image_.get(),
-                                       options_.cache_bytes / kCacheParts);
+    const uint64_t each = options_.cache_bytes / kCacheParts / 2;
+    undo_layers_ = std::make_unique<UndoLayers>(store_.get(), each);
+    image_ = std::make_unique<Image>(device_, undo_layers_.get());
+    maps_ = std::make_unique<MapCache>(image_.get(), each);
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
   if (absl::Status status = SaveHistory(); !status.ok()) return status;

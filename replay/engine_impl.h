@@ -240,16 +240,14 @@ class EngineImpl : public Engine {
       std::shared_ptr<const CommitRecord> record,
       const std::vector<std::shared_ptr<const FileMap>>* new_maps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // Null when nobody but `session` can read what was before.
-  absl::StatusOr<std::shared_ptr<Stack>> WriteUndo(
-      const Session* session, const CommitRecord& record,
-      GenerationRecord* generation);
-  // Names the commit, with its last piece in `batch`, and publishes it. `undo`:
-  // null when nobody needs it.
+  // Makes the generation's undo layer; none when nobody but `session` can read
+  // what was before.
+  absl::Status WriteUndo(const Session* session, const CommitRecord& record,
+                         GenerationRecord* generation);
+  // Names the commit, with its last piece in `batch`, and publishes it.
   absl::Status Publish(
       Session* session, const GenerationRecord& generation,
       const std::shared_ptr<const CommitRecord>& record,
-      std::shared_ptr<Stack> undo,
       const std::vector<std::shared_ptr<const FileMap>>* new_maps,
       rocksdb::WriteBatch* batch)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
@@ -345,6 +343,7 @@ class EngineImpl : public Engine {
   LimitBudget store_budget_;
   ReadMemory read_memory_;
   std::unique_ptr<Store> store_;
+  std::unique_ptr<UndoLayers> undo_layers_;
   std::unique_ptr<Image> image_;
   std::unique_ptr<MapCache> maps_;
   std::unique_ptr<Reclaimer> reclaimer_;

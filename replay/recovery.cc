@@ -71,9 +71,7 @@ absl::Status EngineImpl::Recover() {
     }
   }
   for (const GenerationRecord& record : undone) {
-    auto undo = Stack::Open(store_.get(), {record.undo}, {.read_only = true});
-    if (!undo.ok()) return undo.status();
-    image_->PublishUndo(record.number, record.undo_blocks, *std::move(undo));
+    image_->PublishUndo(record.number, record.undo_blocks, record.undo);
   }
   if (pending.empty()) return absl::OkStatus();
   absl::MutexLock commit(&commit_mu_);

@@ -184,18 +184,6 @@ TEST_F(ParametersTest, ImageThatIsNoFilesystemIsRefused) {
   EXPECT_NE(StartRefused(Options()), "");
 }
 
-TEST_F(ParametersTest, ControlSocketIsCheckedBeforeTheBackground) {
-  for (const std::string& path : {dir_ / "missing/socket", image_}) {
-    const ProcessResult result = RunProgram(
-        {"nbdkit", "-U", dir_ / "nbd", "-P", dir_ / "pid",
-         "--filter=" + FilterPath(), "file", image_,
-         absl::StrCat("ext2file=", kDisk), "ext2cow-store=" + store_,
-         "ext2cow-control=" + path});
-    EXPECT_EQ(result.status, 1) << path;
-    EXPECT_THAT(result.err, HasSubstr(path));
-  }
-}
-
 TEST_F(ParametersTest, HelpNamesEveryParameter) {
   const std::string help =
       RunOk({"nbdkit", "--filter=" + FilterPath(), "null", "--help"});

@@ -36,6 +36,7 @@ constexpr absl::Duration kLength = absl::Seconds(108);
 constexpr int kActs = 27;  // the server's lives
 constexpr uint64_t kCacheMiB = 64;
 constexpr int kHistory = 8;  // the parameter's default
+constexpr size_t kTags = 3;
 constexpr uint64_t kEmptyBytes = 64 << 10;
 constexpr uint64_t kAllowanceKiB = (kCacheMiB + 64) << 10;
 constexpr uint64_t kFileSize =
@@ -207,7 +208,7 @@ class SoakTest : public ServerTest {
     for (auto& client : clients_) client->Settle(Address());
   }
   void Tag() {
-    Tagged tagged{absl::StrCat("tag", tags_.size()), {}, {}, {}};
+    Tagged tagged{absl::StrCat("tag", tagged_++), {}, {}, {}};
     Ask("tag", {{"name", tagged.name}});
     for (auto& client : clients_) {
       tagged.parts.push_back(client->committed());
@@ -218,6 +219,9 @@ class SoakTest : public ServerTest {
       tagged.stamps[block] = StampIn(now, block);
     }
     tags_.push_back(std::move(tagged));
+    if (tags_.size() <= kTags) return;  // more keep ever more generations
+    Ask("untag", {{"name", tags_.front().name}});
+    tags_.erase(tags_.begin());
   }
   void Revert() {
     const Tagged& to = tags_.back();
@@ -316,6 +320,7 @@ class SoakTest : public ServerTest {
   SoakStage stage_;
   std::vector<std::unique_ptr<SoakClient>> clients_;
   std::vector<Tagged> tags_;
+  int tagged_ = 0;
   uint64_t plain_kib_ = 0, peak_kib_ = 0;
   int most_data_ = 0;
 };

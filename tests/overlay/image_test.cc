@@ -21,12 +21,14 @@ absl::Status NothingBelow(uint64_t, void*, size_t) {
 class ImageTest : public testing::Test {
  protected:
   ImageTest()
-      : device_(std::string(kBlocks * kBlockSize, '0')), image_(&device_) {
+      : device_(std::string(kBlocks * kBlockSize, '0')) {
     auto lock = StoreLock::Acquire(directory_ / "store", true);
     EXPECT_TRUE(lock.ok()) << lock.status();
     auto store = Store::Open(*std::move(lock), {});
     EXPECT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
+    undo_layers_ = std::make_unique<UndoLayers>(store_.get(), /*limit=*/1);
+    image_ = std::make_unique<Image>(&device_, undo_layers_.get());
   }
 
   // Overwrites blocks as the commit that makes `generation` would.
@@ -39,8 +41,7 @@ class ImageTest : public testing::Test {
     BlockSet set;
     uint64_t position = 0;
     for (uint64_t block : blocks) {
-      ASSERT_TRUE(image_
-                      .Read(generation - 1, block * kBlockSize, old.data(),
+      ASSERT_TRUE(image_->Read(generation - 1, block * kBlockSize, old.data(),
                             kBlockSize)
                       .ok());
       ASSERT_TRUE((*undo)
@@ -49,7 +50,8 @@ class ImageTest : public testing::Test {
                       .ok());
       set.Add(block);
     }
-    image_.PublishUndo(generation, set, *std::move(undo));
+    ASSERT_TRUE((*undo)->Settle().ok());
+    image_->PublishUndo(generation, set, *layer);
     const std::string bytes(kBlockSize, value);
     for (uint64_t block : blocks) {
       ASSERT_TRUE(
@@ -60,7 +62,7 @@ class ImageTest : public testing::Test {
   // One letter a block.
   std::string Picture(Generation generation, uint64_t first, uint64_t count) {
     std::string bytes(count * kBlockSize, '\0'), picture;
-    absl::Status status = image_.Read(generation, first * kBlockSize,
+    absl::Status status = image_->Read(generation, first * kBlockSize,
                                       bytes.data(), bytes.size());
     EXPECT_TRUE(status.ok()) << status;
     for (uint64_t i = 0; i < count; ++i) picture += bytes[i * kBlockSize];
@@ -70,7 +72,8 @@ class ImageTest : public testing::Test {
   TempDir directory_;
   std::unique_ptr<Store> store_;
   test::MemoryDevice device_;
-  Image image_;
+  std::unique_ptr<UndoLayers> undo_layers_;
+  std::unique_ptr<Image> image_;
 };
 
 TEST_F(ImageTest, EachGenerationReadsItsOwnBytes) {
@@ -95,7 +98,7 @@ TEST_F(ImageTest, UndoBlocksAreFoundWhereverTheyLie) {
   EXPECT_EQ(Picture(2, 0, 5), "b00a0");
   std::string part(8, '\0');  // across the middle of two blocks of an undo layer
   ASSERT_TRUE(
-      image_.Read(1, 64 * kBlockSize - 4, part.data(), part.size()).ok());
+      image_->Read(1, 64 * kBlockSize - 4, part.data(), part.size()).ok());
   EXPECT_EQ(part, "aaaaaaaa");
 }
 
@@ -103,7 +106,7 @@ TEST_F(ImageTest, OldGenerationsGoWithTheirUndo) {
   Commit(1, {1}, 'a');
   Commit(2, {1}, 'b');
   Commit(3, {1}, 'c');
-  image_.DropUndoBefore(2);  // 2 and 3 stay readable
+  image_->DropUndoBefore(2);  // 2 and 3 stay readable
   EXPECT_EQ(Picture(2, 0, 3), "0b0");
   EXPECT_EQ(Picture(3, 0, 3), "0c0");
 }
@@ -127,18 +130,18 @@ class OneBlockRedo : public Redo {
 
 TEST_F(ImageTest, ACommitThatIsNotAppliedIsReadThroughItsRedo) {
   Commit(1, {}, 'a');
-  image_.AddRedo(1, std::make_shared<OneBlockRedo>());
+  image_->AddRedo(1, std::make_shared<OneBlockRedo>());
   EXPECT_EQ(Picture(0, 4, 3), "000");
   EXPECT_EQ(Picture(1, 4, 3), "0r0");
-  image_.ClearRedo();
+  image_->ClearRedo();
   EXPECT_EQ(Picture(1, 4, 3), "000");
 }
 
 TEST_F(ImageTest, ARefusedImageAnswersWhyAndRecovers) {
-  image_.Refuse(absl::FailedPreconditionError("changed"));
+  image_->Refuse(absl::FailedPreconditionError("changed"));
   char byte;
-  EXPECT_EQ(image_.Read(0, 0, &byte, 1).message(), "changed");
-  image_.Refuse(absl::OkStatus());
+  EXPECT_EQ(image_->Read(0, 0, &byte, 1).message(), "changed");
+  image_->Refuse(absl::OkStatus());
   EXPECT_EQ(Picture(0, 0, 1), "0");
 }
 

@@ -65,5 +65,15 @@ TEST_F(MapCacheTest, ForgetsWhatGenerationsShare) {
   EXPECT_EQ(Map(&cache, "/a")->size(), 7u);
 }
 
+TEST_F(MapCacheTest, GenerationsThatWentTakeNoRoom) {
+  MapCache cache(&image_, 2 << 10);
+  const std::weak_ptr<const FileMap> a = Map(&cache, "/a");
+  for (Generation newest = 1; newest <= 100; ++newest) {
+    cache.Advance(newest, {});
+    cache.DropBefore(newest);
+  }
+  EXPECT_FALSE(a.expired());
+}
+
 }  // namespace
 }  // namespace ext2cow::test
