@@ -94,9 +94,11 @@ absl::Status EngineImpl::WriteUndo(const Session* session,
       pins_held_ = true;  // until Record ends: nobody opens what can't be undone
       return absl::OkStatus();
     }
-    for (const GenerationRecord* later :
-         catalog_.Later(catalog_.OldestNeeded(history_))) {
-      fresh.Subtract(later->freed);
+    if (!fresh.empty()) {  // else all the same, of perhaps thousands
+      for (const GenerationRecord* later :
+           catalog_.Later(catalog_.OldestNeeded(history_))) {
+        fresh.Subtract(later->freed);
+      }
     }
   }
   blocks.Subtract(fresh);
