@@ -55,10 +55,12 @@ def commit_time(server, size):
 
 
 def commits_of(size):
-    """How many commits a median is taken of."""
-    if size < LARGE:
-        return 15
-    return 3 if size <= GIB else 1
+    """How many commits a median is taken of.
+
+    The first large one also pays for the page cache of the image, in memory that
+    the host of a virtual machine may have to find (see warm).
+    """
+    return 15 if size < LARGE else 3
 
 
 def by_size_with_pins(bench, images, all_sizes, pins):
