@@ -141,23 +141,26 @@ void Image::PublishUndo(Generation generation, const BlockSet& blocks,
 }
 
 void Image::DropUndoBefore(Generation oldest) {
-  absl::MutexLock lock(&mu_);
-  const auto end = undo_.upper_bound(oldest);
-  if (end == undo_.begin()) return;
-  for (auto it = undo_.begin(); it != end; ++it) {
-    undo_layers_->Forget(it->second);
-  }
-  undo_.erase(undo_.begin(), end);
-  for (auto it = chunks_.begin(); it != chunks_.end();) {
-    auto& commits = it->second;
-    std::erase_if(commits,
-                  [&](const auto& commit) { return commit.generation <= oldest; });
-    if (commits.empty()) {
-      chunks_.erase(it++);
-    } else {
-      ++it;
+  std::vector<LayerId> dropped;
+  {
+    absl::MutexLock lock(&mu_);
+    const auto end = undo_.upper_bound(oldest);
+    if (end == undo_.begin()) return;
+    for (auto it = undo_.begin(); it != end; ++it) dropped.push_back(it->second);
+    undo_.erase(undo_.begin(), end);
+    for (auto it = chunks_.begin(); it != chunks_.end();) {
+      auto& commits = it->second;
+      std::erase_if(commits, [&](const auto& commit) {
+        return commit.generation <= oldest;
+      });
+      if (commits.empty()) {
+        chunks_.erase(it++);
+      } else {
+        ++it;
+      }
     }
   }
+  for (const LayerId layer : dropped) undo_layers_->Forget(layer);
 }
 
 void Image::AddRedo(Generation generation, std::shared_ptr<const Redo> redo) {
