@@ -30,9 +30,8 @@ EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env,
 // The store's lock wants a real directory; its name is RocksDB's on the
 // simulated disk too, so it must be the same in every life.
 const std::string& StoreName() {
-  static const TempDir* const directory = new TempDir;
-  static const std::string* const name = new std::string(directory->path());
-  return *name;
+  static const TempDir directory;  // removed when the program ends
+  return directory.path();
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> OpenEngine(SimDisk* disk, Device* device,
