@@ -25,15 +25,15 @@ class BlockFile {
   // Extends the file when needed. kResourceExhausted: no space.
   virtual absl::Status Write(uint64_t offset, const void* buffer,
                              size_t length) = 0;
-  // Gives the space of the range back; it reads as zeros. kUnimplemented where
-  // the filesystem below can't: nothing has changed then.
-  virtual absl::Status Punch(uint64_t offset, uint64_t length) = 0;
   // The same for bytes that nobody reads soon: past the page cache, which others
   // need, where the filesystem can (and the buffer is aligned to kBlockSize).
   virtual absl::Status WriteUncached(uint64_t offset, const void* buffer,
                                      size_t length) {
     return Write(offset, buffer, length);
   }
+  // Gives the space of the range back; it reads as zeros. kUnimplemented where
+  // the filesystem below can't: nothing has changed then.
+  virtual absl::Status Punch(uint64_t offset, uint64_t length) = 0;
   // A hint: a Sync follows, so what was written may as well go to the disk now.
   virtual void StartSync() {}
   // After an OK, everything written before the call is durable. After an error

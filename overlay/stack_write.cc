@@ -16,7 +16,8 @@ namespace ext2cow {
 namespace {
 
 constexpr uint64_t kDirectBlocks = (64 << 10) / kBlockSize;
-// Summed and then written while they are in the processor's cache.
+// Summed and then written while they are in the processor's cache; what goes past
+// the page cache is one request of the disk instead.
 constexpr uint64_t kSliceBlocks = 64;
 constexpr uint64_t kStartSyncBlocks = (16 << 20) / kBlockSize;
 

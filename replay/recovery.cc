@@ -59,19 +59,17 @@ absl::Status EngineImpl::OpenImage() {
 }
 
 absl::Status EngineImpl::Recover() {
-  std::vector<GenerationRecord> undone;
   std::vector<GenerationRecord> pending;
   IdentityRecord identity;
   {
     absl::MutexLock lock(&mu_);
     identity = catalog_.identity();
     for (const auto& [number, record] : catalog_.generations()) {
-      if (record.undo != 0) undone.push_back(record);
+      if (record.undo != 0) {
+        image_->PublishUndo(number, record.undo_blocks, record.undo);
+      }
       if (!record.applied) pending.push_back(record);
     }
-  }
-  for (const GenerationRecord& record : undone) {
-    image_->PublishUndo(record.number, record.undo_blocks, record.undo);
   }
   if (pending.empty()) return absl::OkStatus();
   absl::MutexLock commit(&commit_mu_);
