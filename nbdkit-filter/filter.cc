@@ -14,6 +14,7 @@
 #include <malloc.h>
 #include <nbdkit-filter.h>
 #include <pwd.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -272,7 +273,28 @@ absl::Status StartServing(nbdkit_backend* backend) {
   return absl::OkStatus();
 }
 
+// Threads that start meanwhile leave the signals that end a server to nbdkit's own:
+// its handler writes to a pipe that it closes while others may still run.
+class QuitSignalsBlocked {
+ public:
+  QuitSignalsBlocked() {
+    sigset_t quit;
+    sigemptyset(&quit);
+    for (int number : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) {
+      sigaddset(&quit, number);
+    }
+    pthread_sigmask(SIG_BLOCK, &quit, &before_);
+  }
+  ~QuitSignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  QuitSignalsBlocked(const QuitSignalsBlocked&) = delete;
+  QuitSignalsBlocked& operator=(const QuitSignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 int AfterFork(nbdkit_backend* backend) {
+  QuitSignalsBlocked blocked;
   return Started(StartServing(backend));
 }
 

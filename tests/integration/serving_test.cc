@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "tests/support/http_server.h"
 #include "tests/support/server_fixture.h"
@@ -179,6 +180,27 @@ TEST_F(ServingTest, InTheBackground) {
   RunOk({"tail", absl::StrCat("--pid=", pid), "-f", "/dev/null"});
   EXPECT_EQ(Dump().substr(0, 10), "background");
   ExpectClean();
+}
+
+// nbdkit's handler on another thread outlives what it uses, and a thread sanitizer
+// runs it there only when that thread next wakes.
+TEST_F(ServingTest, OnlyTheMainThreadTakesTheSignalsThatEndTheServer) {
+  Start();
+  EXPECT_EQ(Tool({"ls"}).status, 0);
+  const std::string threads = absl::StrCat("/proc/", server_->pid(), "/task");
+  const std::string main = absl::StrCat(server_->pid());
+  int others = 0;
+  for (const auto& thread : std::filesystem::directory_iterator(threads)) {
+    const std::string status = ReadFileBytes(thread.path() / "status");
+    const std::string key = "SigBlk:\t";
+    uint64_t blocked = 0;
+    ASSERT_TRUE(absl::SimpleHexAtoi(
+        status.substr(status.find(key) + key.size(), 16), &blocked));
+    const bool takes_it = (blocked >> (SIGTERM - 1) & 1) == 0;
+    EXPECT_EQ(takes_it, thread.path().filename() == main) << status;
+    others += thread.path().filename() != main;
+  }
+  EXPECT_GE(others, 4) << "the engine's, RocksDB's, the control socket's";
 }
 
 TEST_F(ServingTest, CommitRefusedByAReadOnlyServer) {
