@@ -60,6 +60,26 @@ std::vector<Image::Piece> Image::Locate(Generation generation, uint64_t offset,
   return pieces;
 }
 
+absl::Status Image::ReadUnderRedo(const Redos& redos, Generation generation,
+                                  uint64_t offset, void* buffer,
+                                  size_t length) const {
+  auto end = redos.begin();
+  while (end != redos.end() && end->first <= generation) ++end;
+  // From the newest on that covers all: commits that wait together change the same
+  // inodes, one after another.
+  auto redo = end;
+  bool covered = false;
+  while (redo != redos.begin() && !covered) {
+    covered = (--redo)->second->Covers(offset, length);
+  }
+  absl::Status status;
+  if (!covered) status = device_->Read(offset, buffer, length);
+  for (; status.ok() && redo != end; ++redo) {
+    status = redo->second->Overlay(offset, buffer, length);
+  }
+  return status;
+}
+
 absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
                              void* buffer, size_t length) const {
   if (generation >= newest_undo_.load() && !has_redo_.load()) {
@@ -67,13 +87,11 @@ absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
     return device_->Read(offset, buffer, length);
   }
   std::vector<Piece> pieces;
-  std::vector<std::shared_ptr<const Redo>> redo;
+  std::shared_ptr<const Redos> redos;
   {
     absl::ReaderMutexLock lock(&mu_);
     pieces = Locate(generation, offset, length);
-    for (const auto& [made, commit] : redo_) {
-      if (made <= generation) redo.push_back(commit);
-    }
+    redos = redos_;
   }
   for (const Piece& piece : pieces) {
     uint8_t* to = static_cast<uint8_t*>(buffer) + (piece.offset - offset);
@@ -90,11 +108,8 @@ absl::Status Image::ReadOnce(Generation generation, uint64_t offset,
           });
     } else {
       SyncPoint("image:device-under-redo");
-      status = device_->Read(piece.offset, to, piece.length);
-      for (const auto& commit : redo) {
-        if (!status.ok()) break;
-        status = commit->Overlay(piece.offset, to, piece.length);
-      }
+      status =
+          ReadUnderRedo(*redos, generation, piece.offset, to, piece.length);
     }
     if (!status.ok()) return status;
   }
@@ -165,7 +180,9 @@ void Image::DropUndoBefore(Generation oldest) {
 
 void Image::AddRedo(Generation generation, std::shared_ptr<const Redo> redo) {
   absl::MutexLock lock(&mu_);
-  redo_.emplace_back(generation, std::move(redo));
+  auto redos = std::make_shared<Redos>(*redos_);
+  redos->emplace_back(generation, std::move(redo));
+  redos_ = std::move(redos);
   has_redo_.store(true);
   epoch_.fetch_add(1);
 }
@@ -177,9 +194,10 @@ void Image::Refuse(absl::Status why) {
 }
 
 void Image::ClearRedo() {
-  decltype(redo_) cleared;  // destroyed after the lock
+  // What it held is destroyed after the lock.
+  std::shared_ptr<const Redos> redos = std::make_shared<Redos>();
   absl::MutexLock lock(&mu_);
-  cleared.swap(redo_);
+  redos_.swap(redos);
   has_redo_.store(false);
   epoch_.fetch_add(1);
 }

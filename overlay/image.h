@@ -29,6 +29,8 @@ class Redo {
   // `offset` on, whatever the commit changes in that range.
   virtual absl::Status Overlay(uint64_t offset, void* buffer,
                                size_t length) const = 0;
+  // Whether Overlay changes every byte of the range: what is below need not be read.
+  virtual bool Covers(uint64_t offset, size_t length) const = 0;
 };
 
 // The image's physical bytes as of each readable generation. Thread-safe; a
@@ -85,6 +87,9 @@ class Image {
     uint64_t bits = 0;
     uint64_t position = 0;  // of the first of them in the undo layer
   };
+  // Ascending.
+  using Redos =
+      std::vector<std::pair<Generation, std::shared_ptr<const Redo>>>;
   // Cuts the range into pieces with one source each.
   std::vector<Piece> Locate(Generation generation, uint64_t offset,
                             size_t length) const
@@ -95,6 +100,10 @@ class Image {
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::Status ReadOnce(Generation generation, uint64_t offset, void* buffer,
                         size_t length) const;
+  // The device's bytes as of `generation`.
+  absl::Status ReadUnderRedo(const Redos& redos, Generation generation,
+                             uint64_t offset, void* buffer,
+                             size_t length) const;
 
   const Device* const device_;
   UndoLayers* const undo_layers_;
@@ -110,8 +119,9 @@ class Image {
       ABSL_GUARDED_BY(mu_);
   std::map<Generation, LayerId> undo_ ABSL_GUARDED_BY(mu_);
   absl::Status why_refused_ ABSL_GUARDED_BY(mu_);
-  std::vector<std::pair<Generation, std::shared_ptr<const Redo>>> redo_
-      ABSL_GUARDED_BY(mu_);
+  // Never changed, but replaced: a reader holds on to what it found.
+  std::shared_ptr<const Redos> redos_ ABSL_GUARDED_BY(mu_) =
+      std::make_shared<Redos>();
 };
 
 // The image as of one generation.

@@ -55,17 +55,13 @@ class RecordRedo : public Redo {
     const uint64_t end = offset + length;
     Copy(kSuperblockOffset, record_->superblock_after.data(),
          sizeof(Superblock), offset, to, end);
-    auto block = record_->metadata.upper_bound(offset);
-    if (block != record_->metadata.begin()) --block;
-    for (; block != record_->metadata.end() && block->first < end; ++block) {
+    for (auto block = MetadataFrom(offset);
+         block != record_->metadata.end() && block->first < end; ++block) {
       Copy(block->first, block->second.data(), block->second.size(), offset, to,
            end);
     }
-    auto run = std::upper_bound(
-        record_->data.begin(), record_->data.end(), offset,
-        [](uint64_t at, const DataRun& r) { return at < r.physical; });
-    if (run != record_->data.begin()) --run;
-    for (; run != record_->data.end() && run->physical < end; ++run) {
+    for (auto run = DataFrom(offset);
+         run != record_->data.end() && run->physical < end; ++run) {
       const uint64_t from = std::max(run->physical, offset);
       const uint64_t until = std::min(run->physical + run->length, end);
       if (from >= until) continue;
@@ -76,7 +72,35 @@ class RecordRedo : public Redo {
     return absl::OkStatus();
   }
 
+  // By one block of metadata or one run, which is how it is read.
+  bool Covers(uint64_t offset, size_t length) const override {
+    const uint64_t end = offset + length;
+    const auto block = MetadataFrom(offset);
+    if (block != record_->metadata.end() && block->first <= offset &&
+        end <= block->first + block->second.size()) {
+      return true;
+    }
+    const auto run = DataFrom(offset);
+    return run != record_->data.end() && run->physical <= offset &&
+           end <= run->physical + run->length;
+  }
+
  private:
+  // The last that begins at `offset` or before, or else the first.
+  std::map<uint64_t, std::string>::const_iterator MetadataFrom(
+      uint64_t offset) const {
+    auto block = record_->metadata.upper_bound(offset);
+    if (block != record_->metadata.begin()) --block;
+    return block;
+  }
+  std::vector<DataRun>::const_iterator DataFrom(uint64_t offset) const {
+    auto run = std::upper_bound(
+        record_->data.begin(), record_->data.end(), offset,
+        [](uint64_t at, const DataRun& r) { return at < r.physical; });
+    if (run != record_->data.begin()) --run;
+    return run;
+  }
+
   static void Copy(uint64_t at, const void* bytes, size_t size, uint64_t offset,
                    uint8_t* to, uint64_t end) {
     const uint64_t from = std::max(at, offset);

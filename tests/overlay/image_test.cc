@@ -117,24 +117,63 @@ TEST_F(ImageTest, ReadsAcrossChunksAreJoined) {
   EXPECT_EQ(Picture(1, 60, 8), "000aa000");
 }
 
+// A commit that is to fill one block.
 class OneBlockRedo : public Redo {
  public:
+  OneBlockRedo(uint64_t block, char value) : block_(block), value_(value) {}
+
   absl::Status Overlay(uint64_t offset, void* buffer,
                        size_t length) const override {
     for (size_t i = 0; i < length; ++i) {
-      if ((offset + i) / kBlockSize == 5) static_cast<char*>(buffer)[i] = 'r';
+      if ((offset + i) / kBlockSize == block_) {
+        static_cast<char*>(buffer)[i] = value_;
+      }
     }
     return absl::OkStatus();
   }
+  bool Covers(uint64_t offset, size_t length) const override {
+    return offset / kBlockSize == block_ &&
+           (offset + length - 1) / kBlockSize == block_;
+  }
+
+ private:
+  const uint64_t block_;
+  const char value_;
 };
 
 TEST_F(ImageTest, ACommitThatIsNotAppliedIsReadThroughItsRedo) {
   Commit(1, {}, 'a');
-  image_->AddRedo(1, std::make_shared<OneBlockRedo>());
+  image_->AddRedo(1, std::make_shared<OneBlockRedo>(5, 'r'));
   EXPECT_EQ(Picture(0, 4, 3), "000");
   EXPECT_EQ(Picture(1, 4, 3), "0r0");
   image_->ClearRedo();
   EXPECT_EQ(Picture(1, 4, 3), "000");
+}
+
+TEST_F(ImageTest, EachGenerationShowsTheNewestRedoThatItHas) {
+  const char values[] = {'a', 'b', 'c'};
+  for (Generation g = 1; g <= 3; ++g) {
+    Commit(g, {}, '-');
+    image_->AddRedo(g, std::make_shared<OneBlockRedo>(4 + g % 2, values[g - 1]));
+  }
+  for (const uint64_t count : {1, 3}) {  // covered, and not
+    EXPECT_EQ(Picture(0, 5, count), std::string("000", count));
+    EXPECT_EQ(Picture(1, 5, count), std::string("a00", count));
+    EXPECT_EQ(Picture(2, 5, count), std::string("a00", count));
+    EXPECT_EQ(Picture(3, 5, count), std::string("c00", count));
+  }
+  EXPECT_EQ(Picture(3, 4, 2), "bc");
+}
+
+TEST_F(ImageTest, WhatARedoCoversIsNotReadFromTheDevice) {
+  Commit(1, {}, 'a');
+  image_->AddRedo(1, std::make_shared<OneBlockRedo>(5, 'r'));
+  device_.FailAt(test::MemoryDevice::Operation::kRead, 1);
+  EXPECT_EQ(Picture(1, 5, 1), "r");
+  EXPECT_TRUE(device_.FaultAhead(test::MemoryDevice::Operation::kRead));
+  char bytes[2];
+  EXPECT_FALSE(image_->Read(1, 5 * kBlockSize - 1, bytes, sizeof bytes).ok())
+      << "the first of them is the device's";
 }
 
 TEST_F(ImageTest, ARefusedImageAnswersWhyAndRecovers) {
