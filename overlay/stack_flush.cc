@@ -140,14 +140,14 @@ absl::Status StackImpl::Flush() {
     flushing_ = true;
     number = ++flushes_started_;
   }
-  const absl::Status status = FlushOnce(/*sync=*/true);
+  const absl::Status status = FlushOnce(/*sync=*/true, nullptr);
   absl::MutexLock lock(&flush_mu_);
   flushing_ = false;
   if (status.ok()) flush_finished_ = number;
   return status;
 }
 
-absl::Status StackImpl::Settle() {
+absl::Status StackImpl::SettleBy(rocksdb::WriteBatch* batch) {
   if (options_.read_only) return absl::OkStatus();
   {
     const auto idle = [this] {
@@ -157,13 +157,13 @@ absl::Status StackImpl::Settle() {
     absl::MutexLock lock(&flush_mu_, absl::Condition(&idle));
     flushing_ = true;
   }
-  const absl::Status status = FlushOnce(/*sync=*/false);
+  const absl::Status status = FlushOnce(/*sync=*/false, batch);
   absl::MutexLock lock(&flush_mu_);
   flushing_ = false;
   return status;
 }
 
-absl::Status StackImpl::FlushOnce(bool sync) {
+absl::Status StackImpl::FlushOnce(bool sync, rocksdb::WriteBatch* batch) {
   absl::Status status = Healthy();
   if (status.ok()) status = store_->health();
   if (!status.ok()) return status;
@@ -177,10 +177,15 @@ absl::Status StackImpl::FlushOnce(bool sync) {
     naming = state_.TakeNaming(rows);
   }
   SyncPoint("flush:taken");
-  sync = sync || !naming.punches.empty();
+  rocksdb::WriteBatch own;
+  if (!naming.punches.empty()) {
+    sync = true;
+    batch = nullptr;
+  }
   if (!naming.empty()) {
     status = files_.Sync();
-    if (status.ok()) status = WriteNaming(naming, sync);
+    if (status.ok()) status = WriteNaming(naming, batch ? batch : &own);
+    if (status.ok() && !batch) status = store_->Write(&own, sync);
     if (!status.ok()) return Break(status);
     settled_ = !sync;
   } else if (sync && settled_) {
@@ -264,45 +269,45 @@ absl::Status StackImpl::MoveRows() {
   return absl::OkStatus();
 }
 
-absl::Status StackImpl::WriteNaming(const Naming& naming, bool sync) {
-  rocksdb::WriteBatch batch;
-  if (naming.mark) batch.Put(LayerMark(naming.layer), EncodeLayerMark());
+absl::Status StackImpl::WriteNaming(const Naming& naming,
+                                    rocksdb::WriteBatch* batch) {
+  if (naming.mark) batch->Put(LayerMark(naming.layer), EncodeLayerMark());
   const auto key = [&](KeyType type, SpaceId space, uint64_t number) {
     return MakeLayerKey(type, {naming.layer, space, number});
   };
   for (const Naming::Zeroes& run : naming.zeroes) {
     const std::string name = key(KeyType::kZeroRun, run.space, run.first);
     if (run.record.count == 0) {
-      batch.Delete(name);
+      batch->Delete(name);
     } else {
-      batch.Put(name, run.record.Encode());
+      batch->Put(name, run.record.Encode());
     }
   }
   // A row comes in the batch of its chunk's record or in an earlier one.
   for (const CachedBlock& row : naming.rows) {
-    batch.Put(key(KeyType::kRow, row.space, row.block),
+    batch->Put(key(KeyType::kRow, row.space, row.block),
               rocksdb::Slice(reinterpret_cast<const char*>(row.buffer->bytes),
                              kBlockSize));
   }
   for (const Naming::Chunk& chunk : naming.chunks) {
-    if (batch.GetDataSize() > kBatchBytes) {
-      const absl::Status status = store_->Write(&batch, /*sync=*/false);
+    if (batch->GetDataSize() > kBatchBytes) {
+      const absl::Status status = store_->Write(batch, /*sync=*/false);
       if (!status.ok()) return status;
-      batch.Clear();
+      batch->Clear();
     }
     const std::string name = key(KeyType::kChunk, chunk.space, chunk.chunk);
     if (chunk.record.empty()) {
-      batch.Delete(name);
+      batch->Delete(name);
     } else {
-      batch.Put(name, chunk.record.Encode());
+      batch->Put(name, chunk.record.Encode());
     }
     for (uint64_t bits = chunk.rows_gone; bits != 0; bits &= bits - 1) {
       const auto bit = static_cast<unsigned>(std::countr_zero(bits));
-      batch.Delete(key(KeyType::kRow, chunk.space,
+      batch->Delete(key(KeyType::kRow, chunk.space,
                        chunk.chunk * kChunkBlocks + bit));
     }
   }
-  return store_->Write(&batch, sync);
+  return absl::OkStatus();
 }
 
 void StackImpl::PunchUnused(const Naming::Range& range) {

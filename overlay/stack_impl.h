@@ -46,7 +46,10 @@ class StackImpl : public Stack {
   absl::Status Zero(SpaceId space, uint64_t offset, uint64_t length,
                     ZeroKind kind, BelowReader below) override;
   absl::Status Flush() override;
-  absl::Status Settle() override;
+  absl::Status Settle() override { return SettleBy(nullptr); }
+  absl::Status SettleInto(rocksdb::WriteBatch* batch) override {
+    return SettleBy(batch);
+  }
   absl::Status Drain() override;
   void Describe(SpaceId space, uint64_t offset, uint64_t length,
                 absl::FunctionRef<bool(ByteRange range, BlockState state)> visit)
@@ -111,8 +114,10 @@ class StackImpl : public Stack {
   size_t CacheLimit() const;
 
   // stack_flush.cc
+  // `batch`, where the caller has one, takes what else were written here.
+  absl::Status SettleBy(rocksdb::WriteBatch* batch);
   // By whom flushing_ was set.
-  absl::Status FlushOnce(bool sync);
+  absl::Status FlushOnce(bool sync, rocksdb::WriteBatch* batch);
   // What stays to become rows has room for that while `hold` lives.
   absl::Status DrainForFlush(std::vector<CachedBlock>* rows,
                              SpaceMeter::Hold* hold);
@@ -124,7 +129,8 @@ class StackImpl : public Stack {
   absl::Status DrainRun(absl::Span<const CachedBlock> run)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(drain_mu_);
   absl::Status MoveRows() ABSL_EXCLUSIVE_LOCKS_REQUIRED(drain_mu_);
-  absl::Status WriteNaming(const Naming& naming, bool sync);
+  // Of much only the end is left in `batch`; the rest is written, not synced.
+  absl::Status WriteNaming(const Naming& naming, rocksdb::WriteBatch* batch);
   void PunchUnused(const Naming::Range& range);
 
   std::vector<CachedBlock> CachedNow() const;

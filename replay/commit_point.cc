@@ -83,7 +83,8 @@ absl::Status CopyBlocks(const View& view, const BlockSet& blocks, Stack* layer) 
 
 absl::Status EngineImpl::WriteUndo(const Session* session,
                                    const CommitRecord& record,
-                                   GenerationRecord* generation) {
+                                   GenerationRecord* generation,
+                                   rocksdb::WriteBatch* batch) {
   BlockSet blocks = ChangedBlocks(record);
   BlockSet fresh = generation->allocated;  // in use in no readable generation
   bool read = true;  // perhaps soon, and not for history alone
@@ -110,7 +111,7 @@ absl::Status EngineImpl::WriteUndo(const Session* session,
   const View view(image_.get(), record.generation - 1);
   generation->undo = *layer;
   if (absl::Status s = CopyBlocks(view, blocks, undo->get()); !s.ok()) return s;
-  if (absl::Status s = (*undo)->Settle(); !s.ok()) return s;
+  if (absl::Status s = (*undo)->SettleInto(batch); !s.ok()) return s;
   generation->undo_blocks = std::move(blocks);
   return absl::OkStatus();
 }
@@ -209,11 +210,10 @@ absl::Status EngineImpl::Record(
   auto free_undo = absl::MakeCleanup([&] {
     if (generation->undo != 0) FreeUnnamed(generation->undo);
   });
-  if (absl::Status s = WriteUndo(session, *record, generation); !s.ok()) {
-    return s;
-  }
-  SyncPoint("commit:undone");
   rocksdb::WriteBatch batch;
+  absl::Status status = WriteUndo(session, *record, generation, &batch);
+  if (!status.ok()) return status;
+  SyncPoint("commit:undone");
   auto pieces = WritePieces(store_.get(), *record, &batch);
   if (!pieces.ok()) return pieces.status();
   generation->redo_pieces = *pieces;
@@ -225,8 +225,7 @@ absl::Status EngineImpl::Record(
     if (!next.ok()) return next.status();
     served = *std::move(next);
   }
-  absl::Status status =
-      Publish(session, *generation, record, new_maps, &batch);
+  status = Publish(session, *generation, record, new_maps, &batch);
   if (!status.ok()) return status;
   std::move(free_undo).Cancel();
   SyncPoint("commit:named");

@@ -240,10 +240,11 @@ class EngineImpl : public Engine {
       std::shared_ptr<const CommitRecord> record,
       const std::vector<std::shared_ptr<const FileMap>>* new_maps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // Makes the generation's undo layer; none when nobody but `session` can read
-  // what was before.
+  // Makes the generation's undo layer, with its last records in `batch`; none when
+  // nobody but `session` can read what was before.
   absl::Status WriteUndo(const Session* session, const CommitRecord& record,
-                         GenerationRecord* generation);
+                         GenerationRecord* generation,
+                         rocksdb::WriteBatch* batch);
   // Names the commit, with its last piece in `batch`, and publishes it.
   absl::Status Publish(
       Session* session, const GenerationRecord& generation,
