@@ -83,10 +83,12 @@ class Report:
                 value, list) else "y": value} for label, value in limits]})
 
     def summary(self):
-        reached = [r["median"] >= r["target"] for r in self.table]
+        reached = [not table.missed(r) for r in self.table if r["counts"]]
         reached += [c["reached"] for c in self.checks]
+        others = sum(not r["counts"] for r in self.table)
         return (f"{sum(reached)} of {len(reached)} targets reached, "
                 f"{len(reached) - sum(reached)} missed, "
+                f"{others} that do not count here, "
                 f"{len(self.errors)} not measured")
 
 

@@ -55,6 +55,8 @@ class Server:
         if self.kind == "ext2":
             return nbdkit + ["--filter=ext2", "file", self.inputs.image,
                              f"ext2file={DISK}"]
+        if self.kind == "memory":
+            return nbdkit + ["memory", str(self.size)]
         self.raw = self.raw or self.inputs.raw
         if self.kind == "file":
             return nbdkit + ["file", self.raw]

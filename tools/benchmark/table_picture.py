@@ -4,6 +4,7 @@
 import math
 from xml.sax.saxutils import escape
 
+from benchmark import table
 from benchmark.chart import page
 
 LEFT, RIGHT, WIDTH = 400, 800, 900
@@ -16,11 +17,11 @@ def place(multiple, low, high):
 
 
 def marks(result, y, low, high):
-    target, reached = result["target"], result["median"] >= result["target"]
+    target = result["target"]
 
     def x(ratio):
         return place(ratio / target, low, high)
-    colour = 2 if reached else 1
+    colour = 1 if table.missed(result) else 2
     if "ceiling" in result:
         yield (f'<path class="line axis" d="M{x(result["ceiling"]):.1f} '
                f'{y - 8}v16"/>')
@@ -31,7 +32,7 @@ def marks(result, y, low, high):
 
 
 def row(result, y, low, high):
-    weight = "" if result["median"] >= result["target"] else ' class="f1"'
+    weight = ' class="f1"' if table.missed(result) else ""
     yield (f'<line class="grid" x1="16" x2="{WIDTH - 16}" y1="{y + STEP / 2}" '
            f'y2="{y + STEP / 2}"/>'
            f'<text x="16" y="{y + 4}">{escape(result["work"])}</text>'
@@ -66,11 +67,11 @@ def picture(title, below, results):
         body += row(result, TOP + i * STEP, low, high)
     y = bottom + 24
     body.append(f'<circle class="f2" cx="22" cy="{y - 4}" r="5"/>'
-                f'<text class="dim" x="34" y="{y}">target reached</text>'
-                f'<circle class="f1" cx="142" cy="{y - 4}" r="5"/>'
-                f'<text class="dim" x="154" y="{y}">missed; the median, and '
+                f'<text class="dim" x="34" y="{y}">reached, or not counted</text>'
+                f'<circle class="f1" cx="192" cy="{y - 4}" r="5"/>'
+                f'<text class="dim" x="204" y="{y}">missed; the median, and '
                 f'the least and most of the rounds</text>'
-                f'<path class="line axis" d="M528 {y - 12}v16"/>'
-                f'<text class="dim" x="538" y="{y}">what nbdkit file reaches '
+                f'<path class="line axis" d="M572 {y - 12}v16"/>'
+                f'<text class="dim" x="582" y="{y}">what plain copies reach '
                 f'against the same peer</text>')
     return page(WIDTH, y + 14, title, below, body)
