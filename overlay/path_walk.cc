@@ -70,9 +70,11 @@ absl::StatusOr<SpaceId> ResolvePath(ext2_filsys fs, const Ext2Io& io,
                                     std::string_view path) {
   std::string rest(path);
   ext2_ino_t at = EXT2_ROOT_INO;
+  bool directory = true;
   if (absl::Status s = ReadNamed(fs, io, at, path).status(); !s.ok()) return s;
   for (int links = 0; !rest.empty();) {
     if (rest[0] == '/') {
+      if (!directory) return io.Error(EXT2_ET_NO_DIRECTORY, path);
       rest.erase(0, 1);
       continue;
     }
@@ -89,6 +91,7 @@ absl::StatusOr<SpaceId> ResolvePath(ext2_filsys fs, const Ext2Io& io,
     if (!inode.ok()) return inode.status();
     if (!LINUX_S_ISLNK(inode->i_mode)) {
       at = next;
+      directory = LINUX_S_ISDIR(inode->i_mode);
       continue;
     }
     if (++links > kMaxLinks) return NotFound(path, "too many symbolic links");

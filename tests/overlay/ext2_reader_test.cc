@@ -56,6 +56,19 @@ TEST_F(Ext2ReaderTest, FollowsSymbolicLinks) {
             absl::StatusCode::kNotFound);
 }
 
+TEST_F(Ext2ReaderTest, OnlyDirectoriesMayEndInASlash) {
+  image_.AddFile("f", "content");
+  image_.Debugfs({"mkdir d", "symlink up d/"});
+  auto reader = Open();
+  EXPECT_EQ(*reader->Resolve("d/"), *reader->Resolve("d"));
+  EXPECT_EQ(*reader->Resolve("up/"), *reader->Resolve("d"));
+  for (const char* path : {"f/", "f/.", "f//"}) {
+    const absl::Status status = reader->Resolve(path).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << path;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+  }
+}
+
 TEST_F(Ext2ReaderTest, AMissingPathIsNamed) {
   const absl::Status status = Open()->Resolve("no/such").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
