@@ -69,6 +69,8 @@ absl::StatusOr<Json> EngineImpl::Info(const Json& params) {
   } else if (const auto live = live_.find(*name); live != live_.end()) {
     record.name = *name;
     record.generation = live->second->life.pinned;
+    record.created = live->second->life.created;
+    record.last_used = Now();
   } else {
     return absl::NotFoundError(absl::StrCat("there is no session ", *name,
                                             "; `ext2cow ls` lists them"));

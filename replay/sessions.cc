@@ -80,6 +80,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
       if (unsynced_ != 0) return store_->health();
       record.name = name;
       record.generation = catalog_.identity().newest;
+      record.created = Now();
       record.from_connection = connection;
       record.anonymous = user == User::kAnonymousConnection;
     }
@@ -93,6 +94,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     session->life.anonymous = known == nullptr && record.anonymous;
     session->life.from_connection = record.from_connection;
     session->life.pinned = record.generation;
+    session->life.created = record.created;
     session->life.changed_bytes = record.changed_bytes;
     session->persisted = known != nullptr;
     catalog_.PinGeneration(record.generation);
@@ -154,7 +156,7 @@ SessionRecord EngineImpl::RecordOf(const Session& session) {
     record = *known;
   } else {
     record.name = session.name();
-    record.created = Now();
+    record.created = session.life.created;
   }
   record.generation = session.generation;
   record.layers = session.stack->layers();

@@ -114,6 +114,7 @@ class Session {
     bool from_connection = false;
     bool wanted = false;  // a command takes its record: it is kept until then
     Generation pinned = 0;
+    int64_t created = 0;  // seconds since 1970
   } life;
   std::atomic<bool> persisted{false};  // the store has a record of it
 

@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <cerrno>
+#include <ctime>
 
 #include "absl/strings/str_cat.h"
 #include "tests/support/server_fixture.h"
@@ -22,6 +23,17 @@ TEST_F(SessionTest, ReadsTheFile) {
   Start();
   EXPECT_EQ(Connect().Size(), original_.size());
   EXPECT_EQ(Connect().ReadAll(), original_);
+}
+
+TEST_F(SessionTest, InfoTellsWhenOneThatIsNotSavedYetWasMade) {
+  Start();
+  const time_t before = time(nullptr);
+  NbdClient client = Connect("s");
+  const auto info = nlohmann::json::parse(Tool({"info", "s", "--json"}).out);
+  for (const char* when : {"created", "last_used"}) {
+    EXPECT_GE(info[when], before) << when;
+    EXPECT_LE(info[when], time(nullptr)) << when;
+  }
 }
 
 TEST_F(SessionTest, SessionsDoNotSeeEachOther) {
