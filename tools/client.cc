@@ -170,8 +170,12 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
     auto taken = StoreLock::Acquire(options.store, /*create=*/false);
     if (taken.ok()) {
       lock = *std::move(taken);
-    } else if (!absl::IsUnavailable(taken.status()) || absl::Now() > give_up) {
+    } else if (!absl::IsUnavailable(taken.status())) {
       return taken.status();
+    } else if (absl::Now() > give_up) {
+      return absl::UnavailableError(
+          absl::StrCat(taken.status().message(), ", and no server listens on ",
+                       path, ": --control names another socket"));
     } else {
       absl::SleepFor(absl::Milliseconds(20));
     }

@@ -69,6 +69,17 @@ TEST_F(ToolTest, StoreWithALongPathIsOpened) {
   EXPECT_EQ(result.status, 0) << result.err;
 }
 
+TEST_F(ToolTest, ControlSocketElsewhereIsToBeNamed) {
+  const std::string control = dir_ / "socket";
+  Start({"ext2cow-control=" + control});
+  Connect();  // the server is there
+  const ProcessResult result =
+      RunProgram({ToolPath(), "--store", store_, "ls"});
+  EXPECT_EQ(result.status, 1) << result.out;
+  EXPECT_THAT(result.err, HasSubstr("--control"));
+  EXPECT_EQ(RunProgram({ToolPath(), "--control", control, "ls"}).status, 0);
+}
+
 TEST_F(ToolTest, ClosedStreamsWriteNothingIntoTheImage) {
   Start();
   Connect();
