@@ -97,7 +97,8 @@ class Stack {
   virtual absl::Status Flush() = 0;
   // The same, but durable only with the next synced write to the store.
   virtual absl::Status Settle() = 0;
-  // Settles by a batch that the caller writes next, or never uses the stack again.
+  // The same by a batch that the caller writes next. One who does not is done with
+  // the stack, and with its newest layer.
   virtual absl::Status SettleInto(rocksdb::WriteBatch* batch) = 0;
   // Moves a part of the write cache towards the store without waiting for
   // durability; called every second and under memory pressure.

@@ -27,7 +27,6 @@ namespace {
 
 constexpr size_t kRunBlocks = (64 << 10) / kBlockSize;  // worth a file write
 constexpr size_t kMaxRunBlocks = (1 << 20) / kBlockSize;
-constexpr size_t kMaxRows = (16 << 20) / kBlockSize;  // of a layer
 constexpr size_t kBatchBytes = 4 << 20;
 
 // The length of the run at the front, up to kMaxRunBlocks.
@@ -119,7 +118,7 @@ absl::Status StackImpl::Drain() {
   std::vector<CachedBlock> runs, scattered;
   PartRuns(cached, &runs, &scattered);
   status = DrainBlocks(runs);
-  if (status.ok() && scattered.size() > kMaxNewRows) {
+  if (status.ok() && scattered.size() > store_->rows().flush) {
     status = DrainBlocks(scattered);
   }
   return status;
@@ -178,7 +177,7 @@ absl::Status StackImpl::FlushOnce(bool sync, rocksdb::WriteBatch* batch) {
   }
   SyncPoint("flush:taken");
   rocksdb::WriteBatch own;
-  if (!naming.punches.empty()) {
+  if (!naming.punches.empty()) {  // below, and not before its sync
     sync = true;
     batch = nullptr;
   }
@@ -209,7 +208,7 @@ absl::Status StackImpl::DrainForFlush(std::vector<CachedBlock>* rows,
   PartRuns(CachedNow(), &runs, &scattered);
   absl::Status status = DrainBlocks(runs);
   if (!status.ok()) return status;
-  if (scattered.size() > kMaxNewRows) {
+  if (scattered.size() > store_->rows().flush) {
     status = DrainBlocks(scattered);
   } else {
     *rows = std::move(scattered);
@@ -240,7 +239,7 @@ absl::Status StackImpl::MoveRows() {
   std::vector<std::pair<SpaceId, uint64_t>> rows;
   {
     absl::ReaderMutexLock lock(&mu_);
-    if (state_.row_count() <= kMaxRows) return absl::OkStatus();
+    if (state_.row_count() <= store_->rows().layer) return absl::OkStatus();
     rows = state_.Rows();
   }
   SpaceMeter::Hold room(&store_->space());
@@ -286,8 +285,8 @@ absl::Status StackImpl::WriteNaming(const Naming& naming,
   // A row comes in the batch of its chunk's record or in an earlier one.
   for (const CachedBlock& row : naming.rows) {
     batch->Put(key(KeyType::kRow, row.space, row.block),
-              rocksdb::Slice(reinterpret_cast<const char*>(row.buffer->bytes),
-                             kBlockSize));
+               rocksdb::Slice(reinterpret_cast<const char*>(row.buffer->bytes),
+                              kBlockSize));
   }
   for (const Naming::Chunk& chunk : naming.chunks) {
     if (batch->GetDataSize() > kBatchBytes) {
@@ -304,7 +303,7 @@ absl::Status StackImpl::WriteNaming(const Naming& naming,
     for (uint64_t bits = chunk.rows_gone; bits != 0; bits &= bits - 1) {
       const auto bit = static_cast<unsigned>(std::countr_zero(bits));
       batch->Delete(key(KeyType::kRow, chunk.space,
-                       chunk.chunk * kChunkBlocks + bit));
+                        chunk.chunk * kChunkBlocks + bit));
     }
   }
   return absl::OkStatus();

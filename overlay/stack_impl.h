@@ -63,10 +63,6 @@ class StackImpl : public Stack {
   uint64_t torn_blocks() const override { return torn_blocks_.load(); }
 
  private:
-  // A flush that finds more scattered blocks in the cache sends them to the data
-  // files; and with so many in the cache whole blocks bypass it.
-  static constexpr size_t kMaxNewRows = 256;
-
   // stack.cc
   absl::Status LoadLayer(size_t index, LayerId layer);
   absl::Status ResumTorn();

@@ -118,9 +118,10 @@ absl::Status StackImpl::WriteHeld(SpaceId space, uint64_t offset,
   absl::Status status = CompleteEnds(space, parts, data, below, &blocks);
   if (!status.ok()) return status;
   const uint8_t* body = data + parts.head.length;
+  // With so many in the cache the next flush makes no rows: whole blocks bypass it.
   const bool direct =
       parts.body.count >= kDirectBlocks ||
-      (parts.body.count > 0 && cached_.load() >= kMaxNewRows);
+      (parts.body.count > 0 && cached_.load() >= store_->rows().flush);
   for (uint64_t i = 0; !direct && i < parts.body.count; ++i) {
     auto bytes = NewBlock();
     memcpy(bytes->bytes, body + i * kBlockSize, kBlockSize);

@@ -119,6 +119,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
   store->space_ = std::make_unique<SpaceMeter>(
       store->files_.get(), kHeadroomBuffers * rocks.write_buffer_size);
   store->write_cache_bytes_ = options.write_cache_bytes;
+  store->rows_ = options.rows;
   rocksdb::DB* db = nullptr;
   absl::Status status =
       FromRocks(rocksdb::DB::Open(rocks, absl::StrCat(directory, "/db"), &db),

@@ -52,9 +52,16 @@ class StoreLock {
   int fd_ = -1;
 };
 
+// How many blocks become rows; more go to the data file.
+struct RowLimits {
+  size_t flush = 256;   // scattered ones, of a flush
+  size_t layer = 4096;  // of a layer: then all its rows move
+};
+
 struct StoreOptions {
   uint64_t cache_bytes = 256 << 20;  // RocksDB's share: block cache and memtables
   uint64_t write_cache_bytes = 32 << 20;  // of all stacks together
+  RowLimits rows;
   // Tests replace these; null: the real ones.
   rocksdb::Env* env = nullptr;
   std::unique_ptr<BlockFiles> files;
@@ -91,6 +98,7 @@ class Store {
   BlockFiles& files() { return *files_; }
   SpaceMeter& space() { return *space_; }
   uint64_t write_cache_bytes() const { return write_cache_bytes_; }
+  const RowLimits& rows() const { return rows_; }
   // Makes the names of new data files durable; an error is the whole store's.
   absl::Status SyncNames();
 
@@ -124,6 +132,7 @@ class Store {
   std::unique_ptr<BlockFiles> files_;
   std::unique_ptr<SpaceMeter> space_;
   uint64_t write_cache_bytes_ = 0;
+  RowLimits rows_;
   std::unique_ptr<rocksdb::DB> db_;
   mutable absl::Mutex mu_;
   absl::Status health_ ABSL_GUARDED_BY(mu_);

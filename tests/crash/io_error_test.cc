@@ -71,6 +71,12 @@ bool IsNobodys(const std::string& failed) {
          failed == absl::StrCat("sync the names of ", StoreName(), "/db/.");
 }
 
+// A drain that fails leaves its blocks in the write cache, for the next one.
+bool IsADrains(const std::vector<std::string>& failed) {
+  return failed.size() == 1 &&
+         absl::StartsWith(failed[0], absl::StrCat("write ", kDataName));
+}
+
 class IoErrorTest : public testing::TestWithParam<Workload> {
  protected:
   IoErrorTest() {
@@ -100,14 +106,15 @@ class IoErrorTest : public testing::TestWithParam<Workload> {
   static std::string Told(World& world) {
     const auto failed = world.disk().Failed();
     if (world.errors().empty() && world.logged().empty() &&
-        !absl::c_all_of(failed, IsNobodys)) {
+        !absl::c_all_of(failed, IsNobodys) &&
+        !(GetParam().drains && IsADrains(failed))) {
       return "nobody was told";
     }
     return "";
   }
 
   std::string Restart(const SimDisk::Files& files, const WorldModel& model) {
-    Recovered recovered(files);
+    Recovered recovered(files, GetParam().options);
     if (!recovered.status().ok()) {
       return absl::StrCat("does not start: ", recovered.status().ToString());
     }
@@ -123,7 +130,7 @@ class IoErrorTest : public testing::TestWithParam<Workload> {
   std::pair<std::string, bool> Try(const SimDisk::Fault& fault,
                                    const std::string& ending) {
     const DiskState& start = GetParam().start();
-    World world(start.files, start.model, fault);
+    World world(start.files, start.model, fault, GetParam().options);
     GetParam().run(&world);
     if (world.disk().Failed().empty()) return {"", false};
     WorldModel model = world.model();

@@ -18,7 +18,9 @@ EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env,
                         EngineOptions options) {
   options.cache_bytes = 8 << 20;
   if (options.log == nullptr) options.log = [](const std::string&) {};
-  options.adjust_store = [disk, env](StoreOptions* store) {
+  options.adjust_store = [disk, env, more = std::move(options.adjust_store)](
+                             StoreOptions* store) {
+    if (more) more(store);
     store->env = env;
     store->files = SimBlockFiles(disk, kDataName);
   };
@@ -32,6 +34,15 @@ EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env,
 const std::string& StoreName() {
   static const TempDir directory;  // removed when the program ends
   return directory.path();
+}
+
+EngineOptions TightLimits() {
+  EngineOptions options;
+  options.adjust_store = [](StoreOptions* store) {
+    store->write_cache_bytes = 12 * kBlockSize;
+    store->rows = {.flush = 2, .layer = 4};
+  };
+  return options;
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> OpenEngine(SimDisk* disk, Device* device,

@@ -46,6 +46,10 @@ struct WorldModel {
 bool Allowed(const std::string& content,
              const std::vector<std::string>& versions);
 
+// Limits so low that a few blocks go every way out of the write cache: to rows, to
+// the data file, and there when a layer has too many rows.
+EngineOptions TightLimits();
+
 absl::StatusOr<std::unique_ptr<Engine>> OpenEngine(SimDisk* disk,
                                                    Device* device,
                                                    rocksdb::Env* env,

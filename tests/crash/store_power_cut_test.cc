@@ -19,7 +19,7 @@ class StorePowerCutTest : public testing::TestWithParam<Workload> {
  protected:
   std::string TryPoint(const SimDisk::Files& files, const World::Step& step,
                        bool use) {
-    Recovered recovered(files);
+    Recovered recovered(files, options_);
     if (!recovered.status().ok()) {
       return absl::StrCat("does not start: ", recovered.status().ToString());
     }
@@ -65,11 +65,13 @@ class StorePowerCutTest : public testing::TestWithParam<Workload> {
   }
 
   ImageChecker checker_;
+  EngineOptions options_;
   uint64_t points_ = 0;
 };
 
 TEST_P(StorePowerCutTest, EveryPointRecovers) {
-  World world(FreshDisk().files, FreshDisk().model);
+  options_ = GetParam().options;
+  World world(FreshDisk().files, FreshDisk().model, std::nullopt, options_);
   GetParam().run(&world);
   world.Shutdown();
   TryAll(world);

@@ -24,8 +24,9 @@ bool IsOf(const std::string& snapshot, const std::string& session) {
 }  // namespace
 
 World::World(SimDisk::Files disk, WorldModel model,
-             std::optional<SimDisk::Fault> fault)
+             std::optional<SimDisk::Fault> fault, EngineOptions options)
     : faulty_(fault.has_value()),
+      options_(std::move(options)),
       disk_(disk),
       device_(&disk_, kImageName),
       env_(SimEnv(&disk_)),
@@ -38,7 +39,7 @@ World::~World() { Shutdown(); }
 
 void World::Start() {
   Begin("start");
-  EngineOptions options;
+  EngineOptions options = options_;
   options.log = [this](const std::string& line) {
     absl::MutexLock lock(&log_mu_);
     log_.push_back(line);

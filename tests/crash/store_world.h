@@ -22,8 +22,10 @@ class World {
  public:
   // `disk` has the image, and maybe a store. With a fault, met from the start on,
   // calls may fail, and the model is of what may then be.
+  // `options` but for the log.
   World(SimDisk::Files disk, WorldModel model,
-        std::optional<SimDisk::Fault> fault = std::nullopt);
+        std::optional<SimDisk::Fault> fault = std::nullopt,
+        EngineOptions options = {});
   ~World();
 
   // A step's first event, the one after its last, and the model before and after.
@@ -87,6 +89,7 @@ class World {
   void ForgetSnapshots(const std::string& session, bool surely);
 
   const bool faulty_;
+  const EngineOptions options_;
   SimDisk disk_;
   SimDevice device_;
   std::unique_ptr<rocksdb::Env> env_;

@@ -181,6 +181,28 @@ const std::vector<Workload>& FreshWorkloads() {
          w->Revert(1);
          w->Collect();
        }},
+      {"EveryWayOutOfTheCache",
+       [](World* w) {
+         w->Write("a", 0, 8192);  // two rows
+         w->Flush("a");
+         w->Write("a", 16'384, 8192);
+         w->Flush("a");
+         w->Write("a", 40'960, 4096);  // the fifth: all move to the data file
+         w->Flush("a");
+         for (size_t at : {100, 20'000, 45'000}) w->Write("a", at, 200);
+         w->Write("a", 65'536, 8192);  // past the cache, which holds so many
+         w->Flush("a");                // too many for rows
+         for (size_t block = 0; block < 24; block += 2) {  // more than the cache has
+           w->Write("a", block * 4096 + 10, 20);
+         }
+         w->Write("a", 4000, 200);
+         w->Flush("a");
+         w->Write("a", 17'000, 100);  // a row over a block in the data file
+         w->Flush("a");
+         w->Commit("a", "committed");
+         w->Write("a", 500, 100);
+       },
+       FreshDisk, TightLimits(), true},
       {"Restart",
        [](World* w) {
          w->Write("a", 0, 20'000);

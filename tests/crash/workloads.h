@@ -25,6 +25,8 @@ struct Workload {
   const char* name;
   std::function<void(World*)> run;
   const DiskState& (*start)() = FreshDisk;
+  EngineOptions options = {};
+  bool drains = false;  // between requests
 };
 void PrintTo(const Workload& workload, std::ostream* out);
 // Those that start with a fresh disk, and those that start with a store.
