@@ -22,6 +22,15 @@ absl::Status NoSnapshot(const std::string& session, const std::string& name) {
       absl::StrCat("there is no snapshot ", session, "@", name));
 }
 
+// What is shown of a session that has no record yet. Under the engine's mu_.
+SessionRecord UnsavedRecord(const Session& session) {
+  SessionRecord record;
+  record.name = session.name();
+  record.generation = session.life.pinned;
+  record.created = session.life.created;
+  return record;
+}
+
 }  // namespace
 
 Json EngineImpl::SessionJson(const SessionRecord& record) {
@@ -50,10 +59,7 @@ absl::StatusOr<Json> EngineImpl::Ls(const Json&) {
   }
   for (const auto& [name, session] : live_) {
     if (catalog_.FindSession(name) != nullptr) continue;
-    SessionRecord unsaved;
-    unsaved.name = name;
-    unsaved.generation = session->life.pinned;
-    sessions.push_back(SessionJson(unsaved));
+    sessions.push_back(SessionJson(UnsavedRecord(*session)));
   }
   return Json{{"sessions", std::move(sessions)}};
 }
@@ -67,9 +73,7 @@ absl::StatusOr<Json> EngineImpl::Info(const Json& params) {
   if (known != nullptr) {
     record = *known;
   } else if (const auto live = live_.find(*name); live != live_.end()) {
-    record.name = *name;
-    record.generation = live->second->life.pinned;
-    record.created = live->second->life.created;
+    record = UnsavedRecord(*live->second);
     record.last_used = Now();
   } else {
     return absl::NotFoundError(absl::StrCat("there is no session ", *name,
