@@ -146,7 +146,7 @@ absl::Status StackImpl::Flush() {
   return status;
 }
 
-absl::Status StackImpl::SettleBy(rocksdb::WriteBatch* batch) {
+absl::Status StackImpl::SettleInto(rocksdb::WriteBatch* batch) {
   if (options_.read_only) return absl::OkStatus();
   {
     const auto idle = [this] {

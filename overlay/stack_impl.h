@@ -46,10 +46,8 @@ class StackImpl : public Stack {
   absl::Status Zero(SpaceId space, uint64_t offset, uint64_t length,
                     ZeroKind kind, BelowReader below) override;
   absl::Status Flush() override;
-  absl::Status Settle() override { return SettleBy(nullptr); }
-  absl::Status SettleInto(rocksdb::WriteBatch* batch) override {
-    return SettleBy(batch);
-  }
+  absl::Status Settle() override { return SettleInto(nullptr); }
+  absl::Status SettleInto(rocksdb::WriteBatch* batch) override;
   absl::Status Drain() override;
   void Describe(SpaceId space, uint64_t offset, uint64_t length,
                 absl::FunctionRef<bool(ByteRange range, BlockState state)> visit)
@@ -110,9 +108,7 @@ class StackImpl : public Stack {
   size_t CacheLimit() const;
 
   // stack_flush.cc
-  // `batch`, where the caller has one, takes what else were written here.
-  absl::Status SettleBy(rocksdb::WriteBatch* batch);
-  // By whom flushing_ was set.
+  // By whom flushing_ was set. `batch`, if not null, takes what else were written.
   absl::Status FlushOnce(bool sync, rocksdb::WriteBatch* batch);
   // What stays to become rows has room for that while `hold` lives.
   absl::Status DrainForFlush(std::vector<CachedBlock>* rows,
