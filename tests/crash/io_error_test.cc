@@ -107,14 +107,14 @@ class IoErrorTest : public testing::TestWithParam<Workload> {
     const auto failed = world.disk().Failed();
     if (world.errors().empty() && world.logged().empty() &&
         !absl::c_all_of(failed, IsNobodys) &&
-        !(GetParam().drains && IsADrains(failed))) {
+        !(GetParam().tight && IsADrains(failed))) {
       return "nobody was told";
     }
     return "";
   }
 
   std::string Restart(const SimDisk::Files& files, const WorldModel& model) {
-    Recovered recovered(files, GetParam().options);
+    Recovered recovered(files, GetParam().options());
     if (!recovered.status().ok()) {
       return absl::StrCat("does not start: ", recovered.status().ToString());
     }
@@ -130,7 +130,7 @@ class IoErrorTest : public testing::TestWithParam<Workload> {
   std::pair<std::string, bool> Try(const SimDisk::Fault& fault,
                                    const std::string& ending) {
     const DiskState& start = GetParam().start();
-    World world(start.files, start.model, fault, GetParam().options);
+    World world(start.files, start.model, fault, GetParam().options());
     GetParam().run(&world);
     if (world.disk().Failed().empty()) return {"", false};
     WorldModel model = world.model();

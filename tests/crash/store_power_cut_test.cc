@@ -70,7 +70,7 @@ class StorePowerCutTest : public testing::TestWithParam<Workload> {
 };
 
 TEST_P(StorePowerCutTest, EveryPointRecovers) {
-  options_ = GetParam().options;
+  options_ = GetParam().options();
   World world(FreshDisk().files, FreshDisk().model, std::nullopt, options_);
   GetParam().run(&world);
   world.Shutdown();

@@ -202,7 +202,7 @@ const std::vector<Workload>& FreshWorkloads() {
          w->Commit("a", "committed");
          w->Write("a", 500, 100);
        },
-       FreshDisk, TightLimits(), true},
+       FreshDisk, /*tight=*/true},
       {"Restart",
        [](World* w) {
          w->Write("a", 0, 20'000);

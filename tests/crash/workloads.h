@@ -25,8 +25,11 @@ struct Workload {
   const char* name;
   std::function<void(World*)> run;
   const DiskState& (*start)() = FreshDisk;
-  EngineOptions options = {};
-  bool drains = false;  // between requests
+  // With TightLimits: the write cache is then drained between requests, too.
+  bool tight = false;
+  EngineOptions options() const {
+    return tight ? TightLimits() : EngineOptions();
+  }
 };
 void PrintTo(const Workload& workload, std::ostream* out);
 // Those that start with a fresh disk, and those that start with a store.
