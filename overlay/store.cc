@@ -10,6 +10,7 @@
 #include "overlay/closing.h"
 #include "overlay/keys.h"
 #include "overlay/record.h"
+#include "overlay/wal.h"
 #include "rocksdb/cache.h"
 #include "rocksdb/filter_policy.h"
 #include "rocksdb/iterator.h"
@@ -41,10 +42,11 @@ constexpr uint64_t kHeadroomBuffers = 16;
 
 // Defects of RocksDB 7.8.3 decide some of these: resuming after an error by
 // itself is off, and one column family is used. `room`: bytes free on the disk.
-rocksdb::Options RocksOptions(const StoreOptions& options, uint64_t room) {
+rocksdb::Options RocksOptions(const StoreOptions& options, rocksdb::Env* env,
+                              uint64_t room) {
   rocksdb::Options rocks;
   rocks.create_if_missing = true;
-  if (options.env != nullptr) rocks.env = options.env;
+  rocks.env = env;
   rocks.compression = rocksdb::kNoCompression;
   rocks.bottommost_compression = rocksdb::kNoCompression;
   rocks.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
@@ -115,7 +117,10 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
   }
   const auto room = store->files_->FreeBytes();
   if (!room.ok()) return room.status();
-  const rocksdb::Options rocks = RocksOptions(options, *room);
+  store->env_ = WalEnv(options.env != nullptr ? options.env
+                                              : rocksdb::Env::Default());
+  const rocksdb::Options rocks =
+      RocksOptions(options, store->env_.get(), *room);
   store->space_ = std::make_unique<SpaceMeter>(
       store->files_.get(), kHeadroomBuffers * rocks.write_buffer_size);
   store->write_cache_bytes_ = options.write_cache_bytes;

@@ -133,6 +133,7 @@ class Store {
   std::unique_ptr<SpaceMeter> space_;
   uint64_t write_cache_bytes_ = 0;
   RowLimits rows_;
+  std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<rocksdb::DB> db_;
   mutable absl::Mutex mu_;
   absl::Status health_ ABSL_GUARDED_BY(mu_);
