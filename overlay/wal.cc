@@ -27,6 +27,15 @@ using rocksdb::Slice;
 constexpr size_t kLogBlock = 32 << 10;
 constexpr size_t kHeader = 7;
 
+// Written ahead of a log's end, so that the next syncs need not write its size...
+constexpr size_t kZeroes = 256 << 10;
+constexpr size_t kZeroesAtOnce = 64 << 10;
+// ... when no more than this is synced at once, so that they save more than they
+// cost.
+constexpr size_t kSmallSync = 32 << 10;
+// The disk begins to write so much while more is appended.
+constexpr size_t kStartWriting = 256 << 10;
+
 bool IsLog(const std::string& name) { return absl::EndsWith(name, ".log"); }
 
 // How much of a log block stands before the first record that was not written.
@@ -101,19 +110,66 @@ class WalFileSystem : public rocksdb::FileSystemWrapper {
   LogFile* newest_ ABSL_GUARDED_BY(mu_) = nullptr;
 };
 
+// A log whose synced writes mostly overwrite zeroes. RocksDB appends and syncs in
+// different threads.
 class LogFile : public rocksdb::FSWritableFileOwnerWrapper {
  public:
   LogFile(WalFileSystem* files, std::unique_ptr<rocksdb::FSWritableFile> file)
       : FSWritableFileOwnerWrapper(std::move(file)), files_(files) {}
   ~LogFile() override { files_->Forget(this); }
 
+  IOStatus Append(const Slice& data, const IOOptions& options,
+                  IODebugContext* context) override {
+    absl::MutexLock lock(&mu_);
+    IOStatus status = target()->Append(data, options, context);
+    if (!status.ok()) return status;
+    end_ += data.size();
+    if (end_ - started_ < kStartWriting) return status;
+    const uint64_t from = std::exchange(started_, end_);
+    return target()->RangeSync(from, end_ - from, options, context);
+  }
+  IOStatus Append(const Slice& data, const IOOptions& options,
+                  const rocksdb::DataVerificationInfo&,
+                  IODebugContext* context) override {
+    return Append(data, options, context);
+  }
+  IOStatus Sync(const IOOptions& options, IODebugContext* context) override {
+    WriteZeroes(options, context);
+    return target()->Sync(options, context);
+  }
+  IOStatus Fsync(const IOOptions& options, IODebugContext* context) override {
+    WriteZeroes(options, context);
+    return target()->Fsync(options, context);
+  }
   IOStatus Close(const IOOptions& options, IODebugContext* context) override {
     files_->Forget(this);
     return FSWritableFileOwnerWrapper::Close(options, context);
   }
 
  private:
+  // Before a sync that has to write the file's size anyway. Without the zeroes
+  // the log is the same, so an error is none.
+  void WriteZeroes(const IOOptions& options, IODebugContext* context) {
+    absl::MutexLock lock(&mu_);
+    const bool small = end_ - synced_ <= kSmallSync;
+    const bool again = std::exchange(small_, small);
+    started_ = synced_ = end_;
+    if (end_ <= zeroes_end_ || !small || !again) return;
+    const std::string zeroes(kZeroesAtOnce, '\0');
+    for (uint64_t at = end_; at < end_ + kZeroes; at += zeroes.size()) {
+      if (!target()->PositionedAppend(zeroes, at, options, context).ok()) return;
+      zeroes_end_ = at + zeroes.size();
+    }
+  }
+
   WalFileSystem* const files_;
+  absl::Mutex mu_;
+  // In bytes of the file.
+  uint64_t end_ ABSL_GUARDED_BY(mu_) = 0;         // of what was appended
+  uint64_t started_ ABSL_GUARDED_BY(mu_) = 0;     // the disk was told of these
+  uint64_t synced_ ABSL_GUARDED_BY(mu_) = 0;      // appended before the last sync
+  uint64_t zeroes_end_ ABSL_GUARDED_BY(mu_) = 0;  // zeroes from end_ to here
+  bool small_ ABSL_GUARDED_BY(mu_) = false;       // the last sync
 };
 
 IOStatus WalFileSystem::NewWritableFile(
@@ -123,7 +179,7 @@ IOStatus WalFileSystem::NewWritableFile(
   if (is_log) {
     absl::MutexLock lock(&mu_);
     if (newest_ != nullptr) {
-      IOStatus status = newest_->Sync(IOOptions(), context);
+      IOStatus status = newest_->target()->Sync(IOOptions(), context);
       if (!status.ok()) return status;
     }
   }

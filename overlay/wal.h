@@ -16,6 +16,9 @@ namespace ext2cow {
 //   of a 32 KiB log block and goes on with the next; here the log ends there;
 // - a log may be lost from some record on and the next one be there; here a log is
 //   synced before the next is made.
+// While little is synced at a time it also writes zeroes ahead of the log's end: a
+// sync that leaves the file's size as it is need not wait for the filesystem's
+// journal (fdatasync(2)).
 std::unique_ptr<rocksdb::Env> WalEnv(rocksdb::Env* base);
 
 }  // namespace ext2cow

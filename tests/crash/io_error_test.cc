@@ -62,11 +62,12 @@ void Report(int signal) {
   raise(signal);
 }
 
-// Of no concern to anybody: space that is not given back, and the file of
-// options, which RocksDB writes for people to read.
+// Of no concern to anybody: space that is not given back, zeroes ahead of a log,
+// and the file of options, which RocksDB writes for people to read.
 bool IsNobodys(const std::string& failed) {
   return absl::StartsWith(failed, "punch ") ||
          absl::StartsWith(failed, "remove ") ||
+         absl::StartsWith(failed, "write ahead ") ||
          absl::StrContains(failed, "/OPTIONS-") ||
          failed == absl::StrCat("sync the names of ", StoreName(), "/db/.");
 }

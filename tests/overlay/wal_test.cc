@@ -73,6 +73,10 @@ class WalTest : public testing::Test {
     EXPECT_NE(log, nullptr);
     return *log;
   }
+  size_t LogSize() {
+    SimDisk::Files files = disk_->Now();
+    return LogOf(&files).second.size();
+  }
   // Where the newest log's last record ends.
   size_t LogEnd() {
     SimDisk::Files files = disk_->Now();
@@ -91,6 +95,25 @@ class WalTest : public testing::Test {
   std::unique_ptr<Store> store_;
   size_t written_ = 0;
 };
+
+// A sync that changes the file's size waits for the filesystem's journal too.
+TEST_F(WalTest, SmallSyncsLeaveTheSizeAsItIs) {
+  Open({});
+  Write(100, /*sync=*/true);
+  Write(100, /*sync=*/true);
+  const size_t size = LogSize();
+  for (int i = 0; i < 100; ++i) Write(1000, /*sync=*/true);
+  EXPECT_EQ(LogSize(), size);
+  EXPECT_LT(LogEnd(), size);
+}
+
+TEST_F(WalTest, LargeSyncsWriteNoMoreThanIsAppended) {
+  Open({});
+  for (size_t bytes : {100'000, 100'000, 100, 100'000, 100, 100'000}) {
+    Write(bytes, /*sync=*/true);
+    EXPECT_EQ(LogSize(), LogEnd());
+  }
+}
 
 TEST_F(WalTest, ReplayEndsAtTheFirstGap) {
   Open({});

@@ -76,8 +76,16 @@ class WritableFile : public rocksdb::FSWritableFile {
   using FSWritableFile::Append;
   IOStatus Append(const Slice& data, const IOOptions&,
                   IODebugContext*) override {
-    return ToRocks(disk_->Write(file_, disk_->Size(file_),
-                                {data.data(), data.size()}));
+    IOStatus status =
+        ToRocks(disk_->Write(file_, position_, {data.data(), data.size()}));
+    if (status.ok()) position_ += data.size();
+    return status;
+  }
+  using FSWritableFile::PositionedAppend;
+  IOStatus PositionedAppend(const Slice& data, uint64_t offset,
+                            const IOOptions&, IODebugContext*) override {
+    return ToRocks(disk_->Write(file_, offset, {data.data(), data.size()},
+                                "write ahead in"));
   }
   IOStatus Truncate(uint64_t size, const IOOptions&, IODebugContext*) override {
     return ToRocks(disk_->Truncate(file_, size));
@@ -99,6 +107,7 @@ class WritableFile : public rocksdb::FSWritableFile {
  private:
   SimDisk* const disk_;
   const SimDisk::Handle file_;
+  uint64_t position_ = 0;  // of the next Append
 };
 
 class Directory : public rocksdb::FSDirectory {
