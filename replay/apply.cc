@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "ext2fs/ext2_fs.h"
@@ -205,6 +206,13 @@ absl::Status Apply(Device* device, const CommitRecords& records,
     next = absl::Now() + kProgressEvery;
     progress(done, total);
   };
+  // What a later one writes again need not be written before.
+  absl::flat_hash_map<uint64_t, const CommitRecord*> last;
+  for (const auto& record : records) {
+    for (const auto& [offset, bytes] : record->metadata) {
+      last[offset] = record.get();
+    }
+  }
   // In the commits' order: a later one may write the same bytes.
   for (const auto& record : records) {
     for (const DataRun& run : record->data) {
@@ -213,7 +221,9 @@ absl::Status Apply(Device* device, const CommitRecords& records,
     }
     for (const auto& [offset, bytes] : record->metadata) {
       if (!status.ok()) return status;
-      status = device->Write(offset, bytes.data(), bytes.size());
+      if (last[offset] == record.get()) {
+        status = device->Write(offset, bytes.data(), bytes.size());
+      }
       wrote(bytes.size());
     }
   }

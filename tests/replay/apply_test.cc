@@ -36,6 +36,33 @@ TEST(ApplyTest, ASmallCommitFlushesThreeTimes) {
   EXPECT_EQ(order, "s|ww|s|");
 }
 
+TEST(ApplyTest, MetadataOfSeveralCommitsIsWrittenOnce) {
+  MemoryDevice device(Ones(2));
+  CommitRecords records;
+  Superblock superblock;
+  for (char c = 'a'; c < 'd'; ++c) {
+    auto record = std::make_shared<CommitRecord>();
+    record->generation = c;
+    superblock.fill(c == 'a' ? '1' : c);
+    record->superblock_before = superblock;
+    superblock.fill(static_cast<char>(c + 1));
+    record->superblock_after = superblock;
+    record->metadata[kMiB] = std::string(4096, c);
+    record->metadata[kMiB + static_cast<uint64_t>(c) * 4096] =
+        std::string(4096, c);
+    records.push_back(std::move(record));
+  }
+  ASSERT_TRUE(Apply(&device, records, nullptr).ok());
+  size_t writes = 0;
+  for (const MemoryDevice::Event& event : device.log()) {
+    writes += !event.flush && event.offset != kSuperblockOffset;
+  }
+  EXPECT_EQ(writes, 4u);
+  const std::string content = device.content();
+  EXPECT_EQ(content.substr(kMiB, 4096), std::string(4096, 'c'));
+  EXPECT_EQ(content[kMiB + uint64_t{'a'} * 4096], 'a');
+}
+
 // While much is written the device is flushed on the way, and after the last byte
 // of it as ever.
 TEST(ApplyTest, ALargeCommitIsFlushedBeforeItsSuperblock) {
