@@ -48,54 +48,59 @@ absl::Status EngineImpl::ReadyToCommit() {
   return image_status_;
 }
 
-void EngineImpl::CommitTogether(const std::vector<WaitingCommit*>& waiting) {
+EngineImpl::WaitingCommit* EngineImpl::NextBeside(
+    const std::vector<WaitingCommit*>& together, uint64_t* bytes) {
+  WaitingCommit* next = nullptr;
+  {
+    absl::MutexLock lock(&queue_mu_);
+    if (!queue_.empty()) next = queue_.front();
+  }
+  if (next == nullptr || together.size() == kMaxTogether) return nullptr;
+  // "empty" tells a session's next commit that the one before counts.
+  if (absl::c_any_of(together, [&](const WaitingCommit* w) {
+        return w->request.session == next->request.session;
+      })) {
+    return nullptr;
+  }
+  {
+    absl::MutexLock lock(&mu_);
+    *bytes += ChangedBytes(next->request.session);
+  }
+  // The others wait for what takes long to record.
+  if (*bytes > kMaxBytesTogether && !together.empty()) return nullptr;
+  absl::MutexLock lock(&queue_mu_);
+  queue_.pop_front();
+  return next;
+}
+
+std::vector<EngineImpl::WaitingCommit*> EngineImpl::CommitTogether() {
   absl::MutexLock commit(&commit_mu_);
-  std::vector<WaitingCommit*> recorded;
-  const auto apply = [&] {
-    commit_mu_.AssertHeld();
-    if (recorded.empty()) return;
-    const absl::Status status =
-        ApplyPending([&](uint64_t done, uint64_t total) {
-          for (WaitingCommit* w : recorded) {
-            if (w->progress) w->progress(done, total);
-          }
-        });
-    for (WaitingCommit* w : recorded) {
-      if (status.ok()) continue;
-      w->answer = NotApplied(absl::StrCat("session ", w->request.session),
-                             w->answer->at("generation"), status);
-    }
-    recorded.clear();
-  };
+  std::vector<WaitingCommit*> together, recorded;
   uint64_t bytes = 0;
-  for (WaitingCommit* w : waiting) {
-    // "empty" tells a session's next commit that the one before counts.
-    const bool again = absl::c_any_of(recorded, [&](const WaitingCommit* r) {
-      return r->request.session == w->request.session;
-    });
-    // The others wait for what takes long to record.
-    uint64_t more;
-    {
-      absl::MutexLock lock(&mu_);
-      more = ChangedBytes(w->request.session);
-    }
-    if (again || bytes + more > kMaxBytesTogether) {
-      apply();
-      bytes = 0;
-    }
-    bytes += more;
+  while (WaitingCommit* next = NextBeside(together, &bytes)) {
+    together.push_back(next);
     if (recorded.empty()) {  // what was applied before may have failed
       if (absl::Status s = ReadyToCommit(); !s.ok()) {
-        w->answer = s;
+        next->answer = s;
         continue;
       }
     }
     const size_t before = pending_.size();
-    w->answer = RecordCommit(w->request);
-    if (pending_.size() == before) continue;
-    recorded.push_back(w);
+    next->answer = RecordCommit(next->request);
+    if (pending_.size() > before) recorded.push_back(next);
   }
-  apply();
+  if (recorded.empty()) return together;
+  const absl::Status status = ApplyPending([&](uint64_t done, uint64_t total) {
+    for (const WaitingCommit* w : recorded) {
+      if (w->progress) w->progress(done, total);
+    }
+  });
+  if (status.ok()) return together;
+  for (WaitingCommit* w : recorded) {
+    w->answer = NotApplied(absl::StrCat("session ", w->request.session),
+                           w->answer->at("generation"), status);
+  }
+  return together;
 }
 
 absl::StatusOr<Json> EngineImpl::Commit(const CommitRequest& request,
@@ -115,15 +120,10 @@ absl::StatusOr<Json> EngineImpl::Commit(const CommitRequest& request,
   for (;;) {
     queue_mu_.Await(absl::Condition(&turn));
     if (mine.done) return std::move(mine.answer);
-    // The committer for all that wait.
+    // The committer for all that wait, and for those that come meanwhile.
     committing_ = true;
-    std::vector<WaitingCommit*> together;
-    while (!queue_.empty() && together.size() < kMaxTogether) {
-      together.push_back(queue_.front());
-      queue_.pop_front();
-    }
     queue_mu_.Unlock();
-    CommitTogether(together);
+    const std::vector<WaitingCommit*> together = CommitTogether();
     queue_mu_.Lock();
     for (WaitingCommit* w : together) w->done = true;
     committing_ = false;

@@ -186,10 +186,17 @@ class EngineImpl : public Engine {
       Session* session, const std::string& path);
 
   // commit_queue.cc
-  // Waits for its turn; the first of those that wait commits for all.
+  // Waits for its turn; the first of those that wait commits for all, those too
+  // that come while it records.
   absl::StatusOr<nlohmann::json> Commit(const CommitRequest& request,
                                         const Progress& progress);
-  void CommitTogether(const std::vector<WaitingCommit*>& waiting);
+  // Takes them out of the queue and answers each, in order.
+  std::vector<WaitingCommit*> CommitTogether();
+  // Takes the next, null when it can't be committed with the others. `bytes`: of
+  // all of them.
+  WaitingCommit* NextBeside(const std::vector<WaitingCommit*>& together,
+                            uint64_t* bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::Status ReadyToCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
 
   // commit.cc
