@@ -33,7 +33,9 @@ constexpr size_t kZeroesAtOnce = 64 << 10;
 // ... when no more than this is synced at once, so that they save more than they
 // cost.
 constexpr size_t kSmallSync = 32 << 10;
-// The disk begins to write so much while more is appended.
+// The disk begins to write so much while more is appended. RocksDB's
+// wal_bytes_per_sync leaves the last MiB alone (writable_file_writer.cc), which is
+// about what 64 commits append between two syncs.
 constexpr size_t kStartWriting = 256 << 10;
 
 bool IsLog(const std::string& name) { return absl::EndsWith(name, ".log"); }
@@ -111,7 +113,7 @@ class WalFileSystem : public rocksdb::FileSystemWrapper {
 };
 
 // A log whose synced writes mostly overwrite zeroes. RocksDB appends and syncs in
-// different threads.
+// different threads: no zero may land on what is appended meanwhile.
 class LogFile : public rocksdb::FSWritableFileOwnerWrapper {
  public:
   LogFile(WalFileSystem* files, std::unique_ptr<rocksdb::FSWritableFile> file)
