@@ -62,9 +62,10 @@ std::string RecordWriter::Finish() {
   return std::move(bytes_);
 }
 
-absl::StatusOr<RecordReader> RecordReader::Open(std::string_view bytes,
-                                                char type, uint8_t version,
-                                                const std::string& what) {
+absl::StatusOr<RecordReader> RecordReader::OpenAny(std::string_view bytes,
+                                                   char type, uint8_t oldest,
+                                                   uint8_t newest,
+                                                   const std::string& what) {
   if (bytes.size() < 2 + kSumSize) {
     return absl::DataLossError(absl::StrCat(what, " is damaged: too short"));
   }
@@ -77,12 +78,13 @@ absl::StatusOr<RecordReader> RecordReader::Open(std::string_view bytes,
   if (body[0] != type) {
     return absl::DataLossError(absl::StrCat(what, " is of another type"));
   }
-  if (static_cast<uint8_t>(body[1]) != version) {
-    return absl::DataLossError(
-        absl::StrCat(what, " has version ", static_cast<uint8_t>(body[1]),
-                     "; this program knows version ", version));
+  const auto version = static_cast<uint8_t>(body[1]);
+  if (version < oldest || version > newest) {
+    return absl::DataLossError(absl::StrCat(what, " has version ", version,
+                                            "; this program knows version ",
+                                            newest));
   }
-  return RecordReader(body.substr(2), what);
+  return RecordReader(version, body.substr(2), what);
 }
 
 std::string_view RecordReader::Take(size_t n) {

@@ -40,7 +40,15 @@ class RecordReader {
   // names the record in the message. `bytes` must outlive the reader.
   static absl::StatusOr<RecordReader> Open(std::string_view bytes, char type,
                                            uint8_t version,
-                                           const std::string& what);
+                                           const std::string& what) {
+    return OpenAny(bytes, type, version, version, what);
+  }
+  // The same for a record of any version from `oldest` to `newest`.
+  static absl::StatusOr<RecordReader> OpenAny(std::string_view bytes, char type,
+                                              uint8_t oldest, uint8_t newest,
+                                              const std::string& what);
+
+  uint8_t version() const { return version_; }
 
   uint8_t U8();
   uint32_t U32();
@@ -55,10 +63,11 @@ class RecordReader {
   absl::Status Done() const;
 
  private:
-  RecordReader(std::string_view rest, std::string what)
-      : rest_(rest), what_(std::move(what)) {}
+  RecordReader(uint8_t version, std::string_view rest, std::string what)
+      : version_(version), rest_(rest), what_(std::move(what)) {}
   std::string_view Take(size_t n);
 
+  uint8_t version_;
   std::string_view rest_;
   std::string what_;
   bool ok_ = true;

@@ -58,6 +58,18 @@ absl::Status ReadWhatChanged(const Session& session) {
       "--force, which cuts them off"));
 }
 
+// The blocks that the plan takes wholly: of one that it shares, the rest may be
+// in use.
+BlockSet FreshBlocks(const Plan& plan) {
+  BlockSet fresh;
+  for (const ByteRange& range : plan.allocated) {
+    const uint64_t first = (range.offset + kBlockSize - 1) / kBlockSize;
+    const uint64_t end = range.end() / kBlockSize;
+    if (first < end) fresh.AddRange({first, end - first});
+  }
+  return fresh;
+}
+
 Json EmptyJson(const Session& session) {
   return {{"result", "empty"}, {"session", session.name()}};
 }
@@ -304,10 +316,7 @@ GenerationRecord EngineImpl::Describe(const Session& session,
     generation.freed.AddRange(Covering(range.offset, range.length));
   }
   for (const ByteRange& range : plan.allocated) {
-    // Only blocks that it took wholly: the rest of a shared one was in use.
-    const uint64_t first = (range.offset + kBlockSize - 1) / kBlockSize;
-    const uint64_t end = range.end() / kBlockSize;
-    if (first < end) generation.allocated.AddRange({first, end - first});
+    generation.allocated.AddRange(Covering(range.offset, range.length));
   }
   absl::MutexLock lock(&mu_);
   generation.number = catalog_.identity().newest + 1;
@@ -325,8 +334,8 @@ absl::StatusOr<Json> EngineImpl::PlanAndRecord(Session* session,
   }
   auto record = std::make_shared<const CommitRecord>(
       MakeCommitRecord(generation.number, &*plan, frozen.stack));
-  absl::Status status =
-      Record(session, &generation, std::move(record), &plan->new_maps);
+  absl::Status status = Record(session, &generation, std::move(record),
+                               FreshBlocks(*plan), &plan->new_maps);
   if (!status.ok()) return status;
   return CommitJson("committed", session->name(), generation);
 }

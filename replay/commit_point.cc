@@ -82,11 +82,10 @@ absl::Status CopyBlocks(const View& view, const BlockSet& blocks, Stack* layer) 
 }  // namespace
 
 absl::Status EngineImpl::WriteUndo(const Session* session,
-                                   const CommitRecord& record,
+                                   const CommitRecord& record, BlockSet fresh,
                                    GenerationRecord* generation,
                                    rocksdb::WriteBatch* batch) {
   BlockSet blocks = ChangedBlocks(record);
-  BlockSet fresh = generation->allocated;  // in use in no readable generation
   bool read = true;  // perhaps soon, and not for history alone
   {
     absl::MutexLock lock(&mu_);
@@ -96,9 +95,11 @@ absl::Status EngineImpl::WriteUndo(const Session* session,
       return absl::OkStatus();
     }
     if (!fresh.empty()) {  // else all the same, of perhaps thousands
+      // Left are those of which no readable generation has anything in use.
       for (const GenerationRecord* later :
            catalog_.Later(catalog_.OldestNeeded(history_))) {
         fresh.Subtract(later->freed);
+        if (!later->knows_freed) fresh = {};
       }
     }
   }
@@ -201,7 +202,7 @@ void EngineImpl::FollowCommit(Session* session,
 
 absl::Status EngineImpl::Record(
     Session* session, GenerationRecord* generation,
-    std::shared_ptr<const CommitRecord> record,
+    std::shared_ptr<const CommitRecord> record, BlockSet fresh,
     const std::vector<std::shared_ptr<const FileMap>>* new_maps) {
   auto let_pins = absl::MakeCleanup([&] {
     absl::MutexLock lock(&mu_);
@@ -211,7 +212,8 @@ absl::Status EngineImpl::Record(
     if (generation->undo != 0) FreeUnnamed(generation->undo);
   });
   rocksdb::WriteBatch batch;
-  absl::Status status = WriteUndo(session, *record, generation, &batch);
+  absl::Status status =
+      WriteUndo(session, *record, std::move(fresh), generation, &batch);
   if (!status.ok()) return status;
   SyncPoint("commit:undone");
   auto pieces = WritePieces(store_.get(), *record, &batch);

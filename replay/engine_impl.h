@@ -239,18 +239,19 @@ class EngineImpl : public Engine {
                        Generation newest);
 
   // commit_point.cc
-  // Writes undo, pieces and names; SyncRecorded makes them durable. `session` is
-  // null for a revert; `new_maps` null when the files' maps are not known. An error
-  // means that nothing was recorded.
+  // Writes undo, pieces and names; SyncRecorded makes them durable. `session`
+  // is null for a revert; `fresh` are physical blocks of which nothing was in
+  // use in the newest generation; `new_maps` null when the files' maps are not
+  // known. An error means that nothing was recorded.
   absl::Status Record(
       Session* session, GenerationRecord* generation,
-      std::shared_ptr<const CommitRecord> record,
+      std::shared_ptr<const CommitRecord> record, BlockSet fresh,
       const std::vector<std::shared_ptr<const FileMap>>* new_maps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Makes the generation's undo layer, with its last records in `batch`; none when
   // nobody but `session` can read what was before.
   absl::Status WriteUndo(const Session* session, const CommitRecord& record,
-                         GenerationRecord* generation,
+                         BlockSet fresh, GenerationRecord* generation,
                          rocksdb::WriteBatch* batch);
   // Names the commit, with its last piece in `batch`, and publishes it.
   absl::Status Publish(

@@ -108,8 +108,8 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
     for (const GenerationRecord* later : catalog_.Later(target)) {
       candidates.Union(later->undo_blocks);
       UnionInto(&generation.writes, later->writes);
+      // A block that reads the same then and now may have changed hands.
       generation.freed.Union(later->allocated);
-      // Back in use: a later revert past this one frees them again.
       generation.allocated.Union(later->freed);
     }
   }
@@ -137,7 +137,7 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
   record->superblock_after = *after;
   record->source = *std::move(source);
   generation.source_layers = {*layer};
-  status = Record(nullptr, &generation, record, nullptr);
+  status = Record(nullptr, &generation, record, /*fresh=*/{}, nullptr);
   if (!status.ok()) return status;
   std::move(free_source).Cancel();
   if (absl::Status s = ApplyPending(progress); !s.ok()) {

@@ -12,7 +12,10 @@ namespace ext2cow {
 namespace {
 
 constexpr uint8_t kVersion = 1;
-constexpr uint8_t kGenerationVersion = 2;  // 1 had no undo set
+// 1 had no undo set; what 2 calls allocated leaves out blocks taken in part,
+// and what it calls freed those that a revert freed in part.
+constexpr uint8_t kGenerationVersion = 3;
+constexpr uint8_t kOldestGenerationVersion = 2;
 
 void PutLayers(RecordWriter* w, const std::vector<LayerId>& layers) {
   w->U32(static_cast<uint32_t>(layers.size()));
@@ -145,6 +148,7 @@ std::string EncodeGeneration(const GenerationRecord& record) {
        {&record.undo_blocks, &record.freed, &record.allocated}) {
     w.Bytes(set->Encode());
   }
+  w.U8(record.knows_freed);
   w.U8(record.applied);
   PutLayers(&w, record.source_layers);
   w.U32(record.redo_pieces);
@@ -153,8 +157,8 @@ std::string EncodeGeneration(const GenerationRecord& record) {
 
 absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
   absl::StatusOr<RecordReader> r =
-      RecordReader::Open(bytes, 'G', kGenerationVersion,
-                         "a generation's record");
+      RecordReader::OpenAny(bytes, 'G', kOldestGenerationVersion,
+                            kGenerationVersion, "a generation's record");
   if (!r.ok()) return r.status();
   GenerationRecord record;
   record.number = r->U64();
@@ -184,6 +188,13 @@ absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
     absl::StatusOr<BlockSet> stored = BlockSet::Decode(r->Bytes());
     if (!stored.ok()) return stored.status();
     *set = *std::move(stored);
+  }
+  if (r->version() == kOldestGenerationVersion) {
+    // A block taken in part was in use, and so is among those to undo.
+    record.allocated.Union(record.undo_blocks);
+    record.knows_freed = record.kind != GenerationRecord::Kind::kRevert;
+  } else {
+    record.knows_freed = r->U8() != 0;
   }
   record.applied = r->U8() != 0;
   record.source_layers = GetLayers(&*r);

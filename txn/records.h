@@ -63,10 +63,14 @@ struct GenerationRecord {
   BlockSets writes;
   LayerId undo = 0;  // 0: nothing was kept (nobody could read what was before)
   BlockSet undo_blocks;  // physical; the undo layer holds them in this order
-  // Physical blocks that it freed: they still belong to the generations before.
+  // Physical blocks of which it freed a part, or may have: they still belong to
+  // the generations before.
   BlockSet freed;
-  // Physical blocks that it took into use.
+  // Physical blocks of which it took a part into use, or may have.
   BlockSet allocated;
+  // Not for a revert that an older version recorded: that left out blocks of
+  // which it freed a part.
+  bool knows_freed = true;
   bool applied = false;
   // While not applied: the session's layers that the data runs refer to.
   std::vector<LayerId> source_layers;

@@ -123,7 +123,8 @@ std::string Recovered::Compare(const WorldModel& before,
   const auto at = [&](size_t number) {
     return Content({.point = absl::StrCat(number), .path = kPath});
   };
-  if (!at(newest)) --newest;  // the commit was cut before its commit point
+  // Commits that were cut before their commit point.
+  while (newest > 0 && !at(newest)) --newest;
   if (newest + 1 < before.generations.size()) return "a commit is lost";
   if (*latest != longer.generations[newest]) return "the newest is wrong";
   for (size_t number = 0; number < newest; ++number) {

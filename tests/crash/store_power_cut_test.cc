@@ -86,6 +86,12 @@ INSTANTIATE_TEST_SUITE_P(
       return tested.param.name;
     });
 
+INSTANTIATE_TEST_SUITE_P(Drawn, StorePowerCutTest,
+                         testing::ValuesIn(DrawnWorkloads()),
+                         [](const testing::TestParamInfo<Workload>& tested) {
+                           return tested.param.name;
+                         });
+
 // Recovery is a workload too: it is cut while it finishes a commit.
 TEST_F(StorePowerCutTest, RecoveryItselfIsRecovered) {
   World world(FreshDisk().files, FreshDisk().model);

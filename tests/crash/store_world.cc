@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/support/random_bytes.h"
+#include "tests/support/sync_points.h"
 
 namespace ext2cow::test {
 namespace {
@@ -144,13 +145,23 @@ void World::SettleUnlessLogged(const std::string& name, size_t lines) {
 }
 
 void World::Write(const std::string& name, size_t offset, size_t length) {
-  const std::string data = RandomBytes(++seed_, length);
+  WriteBytes(name, offset, RandomBytes(++seed_, length));
+}
+
+void World::WriteZeroes(const std::string& name, size_t offset, size_t length) {
+  WriteBytes(name, offset, std::string(length, '\0'));
+}
+
+void World::WriteBytes(const std::string& name, size_t offset,
+                       const std::string& data) {
   Begin("write");
   if (Connection* connection = Connected(name)) {
     std::string next = model_.sessions[name].now();
-    next.replace(offset, length, data);
+    next.replace(offset, data.size(), data);
     model_.sessions[name].versions.push_back(std::move(next));
-    if (!Fine(connection->Write(offset, data.data(), length))) Observe(name);
+    if (!Fine(connection->Write(offset, data.data(), data.size()))) {
+      Observe(name);
+    }
   }
   End();
 }
@@ -347,6 +358,49 @@ void World::Commit(const std::string& name, const std::string& result,
     model_.sessions[name].versions.push_back(content);
     if (connections_.count(name) != 0) Observe(name);
   }
+  End();
+}
+
+//   first              second
+//   commit:frozen
+//                      in the queue
+//   goes on, and records the second after its own
+void World::CommitAtOnce(const std::string& first, const std::string& second) {
+  Begin("commits at once");
+  const std::string newest = model_.generations.back();
+  const std::string made = Predict(first, "fail");
+  std::string both = made;
+  const std::string by_second = Predict(second, "fail");
+  for (size_t at = 0; at < both.size(); at += kBlockSize) {
+    if (by_second.compare(at, kBlockSize, newest, at, kBlockSize) == 0)
+      continue;
+    both.replace(at, kBlockSize, by_second, at, kBlockSize);
+  }
+  {
+    SyncPoints points;
+    SyncPoints::Stop* const frozen = points.At("commit:frozen");
+    const auto commit = [&](const std::string& name) {
+      const auto answer =
+          engine_->Execute("commit", {{"session", name}}, nullptr);
+      EXPECT_TRUE(answer.ok()) << answer.status();
+      if (!answer.ok()) return;
+      EXPECT_EQ(answer->at("result"), "committed") << *answer;
+    };
+    Actor committer(&points, [&] { commit(first); });
+    frozen->Await();
+    Actor waiting(&points, [&] { commit(second); });
+    EXPECT_TRUE(waiting.AwaitAsleep());
+    frozen->Go();
+    committer.Join();
+    waiting.Join();
+  }
+  for (const auto& [name, content] : {std::pair(first, made), {second, both}}) {
+    model_.generations.push_back(content);
+    model_.sessions[name].versions = {content};
+    Settled(name);
+  }
+  const auto latest = Look({.point = "latest", .path = kPath});
+  if (latest && *latest != both) Wrong("the newest generation is another");
   End();
 }
 

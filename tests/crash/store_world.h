@@ -43,6 +43,7 @@ class World {
   const std::vector<std::string>& wrong() const { return wrong_; }
 
   void Write(const std::string& session, size_t offset, size_t length);
+  void WriteZeroes(const std::string& session, size_t offset, size_t length);
   void Zero(const std::string& session, size_t offset, size_t length);
   void Read(const std::string& session, size_t offset, size_t length);
   void Flush(const std::string& session);
@@ -54,6 +55,9 @@ class World {
   // `result`: "committed", "conflict" or "empty", as long as nothing has failed.
   void Commit(const std::string& session, const std::string& result,
               const std::string& on_conflict = "fail");
+  // Two sessions that both have changes, of different blocks, in one round. Not
+  // with a fault.
+  void CommitAtOnce(const std::string& first, const std::string& second);
   void Revert(uint64_t generation);
   void Tag(const std::string& name);
   void Collect();  // gc
@@ -64,6 +68,8 @@ class World {
 
  private:
   void Start();
+  void WriteBytes(const std::string& session, size_t offset,
+                  const std::string& data);
   // Null when it failed.
   Connection* Connected(const std::string& session);
   std::optional<nlohmann::json> Execute(const std::string& method,

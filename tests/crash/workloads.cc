@@ -3,6 +3,7 @@
 #include "tests/crash/workloads.h"
 
 #include <cstdlib>
+#include <random>
 
 #include "absl/strings/numbers.h"
 #include "gtest/gtest.h"
@@ -70,6 +71,8 @@ const DiskState& FreshDisk() {
     ImageFile image({"-t", "ext4", "-b", "1024", "-O", "^has_journal"}, "2M");
     std::string content = FirstContent();
     image.AddFile("disk", content);
+    image.Debugfs({"fallocate disk 44 51"});  // unwritten, in the hole
+    EXPECT_EQ(image.Fsck(), "");
     WorldModel model;
     model.generations = {FirstContent()};
     return new DiskState{{{kImageName, image.content()}}, std::move(model)};
@@ -241,6 +244,88 @@ const std::vector<Workload>& StoreWorkloads() {
          w->Revert(0);
        },
        KilledStore},
+  };
+  return *workloads;
+}
+
+namespace {
+
+// Two sessions, each with half of the file to itself, which the holes and
+// unwritten extents lie in the middle of. Half of what they write is zeroes, so
+// that commits take and give back blocks whose bytes do not change.
+class Drawing {
+ public:
+  Drawing(World* world, uint64_t seed) : w_(*world), random_(seed) {}
+
+  void Run() {
+    for (int step = 0; step < 12; ++step) Step(Below(16));
+  }
+
+ private:
+  size_t Below(size_t n) { return random_() % n; }
+
+  void Step(size_t dice) {
+    const size_t half = Below(2);
+    if (dice < 8) {
+      Change(half);
+    } else if (dice < 9) {
+      if (changed_[half]) w_.Flush(kNames[half]);
+    } else if (dice < 12) {
+      Commit(half);
+    } else if (dice < 14) {
+      Change(0);
+      Change(1);
+      w_.CommitAtOnce(kNames[half], kNames[1 - half]);
+      changed_[0] = changed_[1] = false;
+    } else if (w_.model().generations.size() > 1) {
+      Revert(Below(w_.model().generations.size() - 1));
+    }
+  }
+
+  void Change(size_t half) {
+    const size_t length = 1 + Below(OneIn(4) ? 9000 : 1500);
+    const size_t offset = half * kHalf + Below(kHalf - length);
+    if (OneIn(2)) {
+      w_.WriteZeroes(kNames[half], offset, length);
+    } else if (OneIn(4)) {
+      w_.Zero(kNames[half], offset, length);
+    } else {
+      w_.Write(kNames[half], offset, length);
+    }
+    changed_[half] = true;
+  }
+  bool OneIn(size_t n) { return Below(n) == 0; }
+
+  void Commit(size_t half) {
+    Change(half);
+    w_.Commit(kNames[half], "committed");
+    changed_[half] = false;
+  }
+
+  // What a session wrote before would conflict with the revert.
+  void Revert(uint64_t generation) {
+    for (const char* const name : kNames) {
+      if (w_.model().sessions.count(name) != 0) w_.Remove(name);
+    }
+    changed_[0] = changed_[1] = false;
+    w_.Revert(generation);
+  }
+
+  static constexpr const char* kNames[] = {"a", "b"};
+  static constexpr size_t kHalf = 48 << 10;
+  World& w_;
+  std::mt19937_64 random_;
+  bool changed_[2] = {false, false};
+};
+
+}  // namespace
+
+const std::vector<Workload>& DrawnWorkloads() {
+  static const auto* const workloads = new std::vector<Workload>{
+      {"DrawnOnce", [](World* w) { Drawing(w, 1).Run(); }},
+      {"DrawnTwice", [](World* w) { Drawing(w, 2).Run(); }},
+      {"DrawnTight", [](World* w) { Drawing(w, 3).Run(); }, FreshDisk,
+       /*tight=*/true},
   };
   return *workloads;
 }

@@ -35,6 +35,8 @@ void PrintTo(const Workload& workload, std::ostream* out);
 // Those that start with a fresh disk, and those that start with a store.
 const std::vector<Workload>& FreshWorkloads();
 const std::vector<Workload>& StoreWorkloads();
+// Drawn at random, the same each time; several commits a round.
+const std::vector<Workload>& DrawnWorkloads();
 
 // EXT2COW_LONG, or `usual`.
 uint64_t LongFactor(uint64_t usual);

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/types/span.h"
 #include "tests/support/server_fixture.h"
 #include "tests/support/session_model.h"
 
@@ -32,6 +33,9 @@ struct Variant {
   const char* name;
   std::vector<std::string> mke2fs;
   uint64_t history = 8;
+  // Files that are mostly holes, short writes, half of them of zeroes, and many
+  // reverts: commits take and give back blocks whose bytes do not change.
+  bool zeroes = false;
 };
 
 // Without this gtest would print the bytes of the struct as the test's name.
@@ -77,6 +81,11 @@ class PointsModelTest : public ServerTest,
   }
 
   static ImageModel::Contents FirstContents() {
+    if (GetParam().zeroes) {
+      std::string disk = Repeat('\0', kMiB + 321);
+      disk.replace(kMiB / 2, 64 << 10, RandomBytes(1, 64 << 10));
+      return {disk, Repeat('\0', kMiB / 2 + 4096)};
+    }
     std::string disk = RandomBytes(1, 3 * kMiB / 2 + 321);
     disk.replace(kMiB / 2, kMiB / 4, kMiB / 4, '\0');  // a hole
     return {disk, RandomBytes(2, kMiB + 4096)};
@@ -148,10 +157,19 @@ class PointsModelTest : public ServerTest,
         {4, &T::Tag},        {2, &T::Revert},      {6, &T::Rebase},
         {2, &T::Collect},    {1, &T::Restart},     {2, &T::Kill},
         {3, &T::HoldOrLetGo}};
+    static const Choice kOfZeroes[] = {
+        {80, &T::Request},   {12, &T::ConnectOne}, {8, &T::DisconnectOne},
+        {24, &T::CommitOne}, {6, &T::Snapshot},    {3, &T::Rollback},
+        {3, &T::Clone},      {2, &T::Remove},      {2, &T::RemoveSnapshot},
+        {4, &T::Tag},        {12, &T::Revert},     {6, &T::Rebase},
+        {2, &T::Collect},    {1, &T::Restart},     {2, &T::Kill},
+        {3, &T::HoldOrLetGo}};
+    const auto choices = GetParam().zeroes ? absl::MakeSpan(kOfZeroes)
+                                           : absl::MakeSpan(kChoices);
     uint64_t total = 0;
-    for (const Choice& choice : kChoices) total += choice.weight;
+    for (const Choice& choice : choices) total += choice.weight;
     uint64_t at = Below(total);
-    for (const Choice& choice : kChoices) {
+    for (const Choice& choice : choices) {
       if (at < choice.weight) {
         (this->*choice.run)();
         break;
@@ -208,7 +226,9 @@ class PointsModelTest : public ServerTest,
         stays ? part * (std::hash<std::string>()(client.session) % kMaxSessions)
               : 0;
     const uint64_t end = stays ? begin + part : size;
-    uint64_t length = 1 + Below(OneIn(5) ? 150'000 : 6000);
+    uint64_t length = 1 + Below(GetParam().zeroes ? (OneIn(5) ? 20'000 : 1500)
+                                : OneIn(5)        ? 150'000
+                                                  : 6000);
     length = std::min(length, end - begin);
     const uint64_t offset = begin + Below(end - begin - length + 1);
     Note("request ", client.session, " ", client.file, " ", offset, " +",
@@ -232,7 +252,9 @@ class PointsModelTest : public ServerTest,
         Trim(&client, begin, end);
         break;
       default: {
-        const std::string data = RandomBytes(random_(), length);
+        const std::string data = GetParam().zeroes && OneIn(2)
+                                     ? Repeat('\0', length)
+                                     : RandomBytes(random_(), length);
         ASSERT_EQ(client.nbd.Write(offset, data, OneIn(8) ? 1 : 0), 0);
         wrote(data);
       }
@@ -315,6 +337,8 @@ class PointsModelTest : public ServerTest,
       ASSERT_EQ(answer["result"], "committed") << answer;
       ASSERT_EQ(answer["generation"], model_.generation());
       ASSERT_EQ(answer["blocks"], verdict.blocks);
+      // Soon, before the generation whose blocks it took has gone.
+      if (GetParam().zeroes) CompareGenerations();
     }
   }
 
@@ -567,13 +591,17 @@ class PointsModelTest : public ServerTest,
     for (const auto& [tag, generation] : model_.tags()) {
       ComparePoint(absl::StrCat("@", tag), model_.At(generation));
     }
-    for (uint64_t g = model_.Oldest(); g <= model_.generation(); ++g) {
-      ComparePoint(absl::StrCat("@", g), model_.At(g));
-    }
+    CompareGenerations();
     if (model_.Oldest() > 0) {
       const std::string gone = absl::StrCat("@", model_.Oldest() - 1);
       EXPECT_FALSE(NbdClient(server_->socket(), Export(gone, 0)).connected())
           << gone;
+    }
+  }
+
+  void CompareGenerations() {
+    for (uint64_t g = model_.Oldest(); g <= model_.generation(); ++g) {
+      ComparePoint(absl::StrCat("@", g), model_.At(g));
     }
   }
 
@@ -656,7 +684,15 @@ INSTANTIATE_TEST_SUITE_P(
                 {"-t", "ext4", "-b", "65536", "-O", "^has_journal"}},
         Variant{"NoChecksums",
                 {"-t", "ext4", "-b", "2048", "-O", "^metadata_csum,uninit_bg"},
-                20}),
+                20},
+        Variant{"ZeroesIn1K", {"-t", "ext4", "-b", "1024"}, 8, true},
+        Variant{"ZeroesIn2K", {"-t", "ext4", "-b", "2048"}, 3, true},
+        Variant{"ZeroesIn4K", {"-t", "ext4", "-b", "4096"}, 8, true},
+        Variant{"ZeroesInExt2", {"-t", "ext2", "-b", "1024"}, 8, true},
+        Variant{"ZeroesInBigalloc",
+                {"-t", "ext4", "-b", "1024", "-O", "bigalloc", "-C", "8192"},
+                8,
+                true}),
     [](const auto& variant) { return std::string(variant.param.name); });
 
 }  // namespace

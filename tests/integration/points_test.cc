@@ -13,7 +13,10 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/record.h"
+#include "overlay/store.h"
 #include "tests/support/server_fixture.h"
+#include "txn/records.h"
 
 namespace ext2cow::test {
 namespace {
@@ -46,6 +49,46 @@ struct Filesystem {
 };
 void PrintTo(const Filesystem& filesystem, std::ostream* out) {
   *out << filesystem.name;
+}
+
+// What version 2 of a generation's record held of it: see txn/records.cc.
+std::string EncodeAsVersion2(const GenerationRecord& record) {
+  RecordWriter w('G', 2);
+  w.U64(record.number).U8(static_cast<uint8_t>(record.kind));
+  w.U64(static_cast<uint64_t>(record.time)).Bytes(record.session);
+  w.U64(record.blocks).U64(record.bytes).U32(0);
+  w.U32(static_cast<uint32_t>(record.writes.size()));
+  for (const auto& [inode, set] : record.writes)
+    w.U32(inode).Bytes(set.Encode());
+  w.U64(record.undo).Bytes(record.undo_blocks.Encode());
+  // Blocks taken in part were left out, and so what a revert freed of them.
+  w.Bytes(BlockSet().Encode()).Bytes(BlockSet().Encode());
+  w.U8(record.applied).U32(0).U32(record.redo_pieces);
+  return w.Finish();
+}
+
+// Makes the generations of a store that nobody uses look as if an older version
+// had recorded them, on a filesystem where they took and freed all blocks in
+// part.
+void RewriteGenerations(const std::string& directory) {
+  auto lock = StoreLock::Acquire(directory, /*create=*/false);
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  auto store = Store::Open(*std::move(lock), {});
+  ASSERT_TRUE(store.ok()) << store.status();
+  rocksdb::WriteBatch batch;
+  ASSERT_TRUE((*store)
+                  ->Scan(kGenerationPrefix,
+                         [&](std::string_view key, std::string_view value) {
+                           auto record = DecodeGeneration(value);
+                           EXPECT_TRUE(record.ok()) << record.status();
+                           batch.Put(std::string(key),
+                                     EncodeAsVersion2(*record));
+                           return absl::OkStatus();
+                         })
+                  .ok());
+  EXPECT_GT(batch.Count(), 0);
+  ASSERT_TRUE((*store)->Write(&batch, /*sync=*/true).ok());
+  ASSERT_TRUE((*store)->Close().ok());
 }
 
 // An image with hardly a free block: what one file gives back is what the other
@@ -158,6 +201,80 @@ INSTANTIATE_TEST_SUITE_P(
                     Filesystem{
                         "Ext2",
                         {"-t", "ext2", "-b", "4096", "-m", "0", "-N", "64"}}),
+    [](const auto& filesystem) { return std::string(filesystem.param.name); });
+
+// A file that is one hole, on a filesystem with many blocks that nobody ever
+// used.
+class PointsSmallBlocksTest : public PointsTest,
+                              public testing::WithParamInterface<Filesystem> {
+ protected:
+  static constexpr uint64_t kSize = kMiB + 3072;
+
+  void SetUp() override {
+    ImageSpec spec;
+    spec.mke2fs = GetParam().mke2fs;
+    spec.files = {{kDisk, zeros_}};
+    MakeImage(spec);
+  }
+
+  // generation   the file's first block, and one further on
+  //   0          hole
+  //   1          zeroes that are written: `a`, its snapshot and `@1` rest here
+  //   2 revert   hole: the filesystem's blocks are free and read as before
+  //   3          what `b` writes elsewhere takes those blocks, and others
+  //   beside
+  void TakeWrittenZeroesBack() {
+    for (const uint64_t offset : {uint64_t{0}, kMiB}) {
+      EXPECT_EQ(Connect("a").Write(offset, Repeat('\0', 512)), 0);
+    }
+    EXPECT_EQ(CommitJson({"a"})["generation"], 1);
+    Do({"snapshot", "a", "s"});
+    EXPECT_EQ(Json({"revert", "0"})["generation"], 2);
+  }
+  void LetAnotherTakeTheBlocks() {
+    EXPECT_EQ(Connect("b").Write(kMiB / 2, RandomBytes(9, 64 << 10)), 0);
+    EXPECT_EQ(CommitJson({"b"})["generation"], 3);
+  }
+  void ExpectZeroes() {
+    for (const char* const name : {"@1", "a", "a@s"}) {
+      EXPECT_TRUE(ReadAll(name) == zeros_) << name;
+    }
+    EXPECT_EQ(Json({"revert", "1"})["generation"], 4);
+    EXPECT_TRUE(ReadAll("@latest") == zeros_);
+    EXPECT_EQ(server_->Stop(), 0);
+    ExpectClean();
+    EXPECT_TRUE(Dump() == zeros_);
+  }
+
+  const std::string zeros_ = Repeat('\0', kSize);
+};
+
+TEST_P(PointsSmallBlocksTest, ZeroesThatARevertTookBackStayZeroes) {
+  Start();
+  TakeWrittenZeroesBack();
+  LetAnotherTakeTheBlocks();
+  ExpectZeroes();
+}
+
+TEST_P(PointsSmallBlocksTest, AlsoWhenAnOlderVersionRecordedTheRevert) {
+  Start();
+  TakeWrittenZeroesBack();
+  EXPECT_EQ(server_->Stop(), 0);
+  RewriteGenerations(store_);
+  Start();
+  LetAnotherTakeTheBlocks();
+  ExpectZeroes();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Filesystems, PointsSmallBlocksTest,
+    testing::Values(Filesystem{"Ext4With1K", {"-t", "ext4", "-b", "1024"}},
+                    Filesystem{"Ext4With2K", {"-t", "ext4", "-b", "2048"}},
+                    Filesystem{"Ext4With4K", {"-t", "ext4", "-b", "4096"}},
+                    Filesystem{"Ext2With1K", {"-t", "ext2", "-b", "1024"}},
+                    Filesystem{"Bigalloc",
+                               {"-t", "ext4", "-b", "1024", "-O", "bigalloc",
+                                "-C", "16384"}}),
     [](const auto& filesystem) { return std::string(filesystem.param.name); });
 
 TEST_F(PointsTest, ManyCommitsOnOneConnectionLeaveTheFirstGenerationBehind) {

@@ -17,7 +17,7 @@
 namespace ext2cow::test {
 namespace {
 
-constexpr uint64_t kSector = 512;
+constexpr uint64_t kSector = SoakStory::kSector;
 constexpr uint64_t kBlock = 4096;
 constexpr uint32_t kFua = 1, kNoHole = 2;  // LIBNBD_CMD_FLAG_...
 
@@ -52,23 +52,22 @@ int SoakStage::crashes() const {
 
 void SoakStage::AwaitAfter(int number) {
   absl::MutexLock lock(&mu_);
-  ++parked_;
+  ++parked_[number];
   const auto next = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return act_.over || act_.number > number;
   };
   mu_.Await(absl::Condition(&next));
-  --parked_;
 }
 
 void SoakStage::Gone() {
   absl::MutexLock lock(&mu_);
-  ++parked_;
+  ++gone_;
 }
 
 void SoakStage::AwaitParked(int clients) {
   absl::MutexLock lock(&mu_);
   const auto parked = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return parked_ >= clients;
+    return parked_[act_.number] + gone_ >= clients;
   };
   mu_.Await(absl::Condition(&parked));
 }
@@ -128,7 +127,17 @@ SoakClient::SoakClient(SoakStage* stage, int number, std::string part)
       start_(static_cast<uint64_t>(number) * kSoakPart),
       random_(static_cast<uint64_t>(number) + 1),
       older_(kSoakPart / kSector),
-      committed_(std::move(part)) {}
+      committed_(std::move(part)) {
+  stage_->story().NoteChange(number_, 0, "the base", committed_, 0, kSoakPart);
+}
+
+void SoakClient::ExpectBytes(const std::string& expected,
+                             const std::string& seen, uint64_t offset,
+                             const std::string& what) {
+  if (expected == seen) return;
+  ADD_FAILURE() << what << " is not what it should be"
+                << stage_->story().Explain(number_, expected, seen, offset);
+}
 
 void SoakClient::Run() {
   act_ = stage_->act();
@@ -234,8 +243,7 @@ bool SoakClient::ReadAndCompare(uint64_t offset, uint64_t length) {
   stage_->Count("read");
   NbdRequest read{NbdRequest::Kind::kRead, At(offset), length};
   if (Run(&read) != 0) return false;
-  EXPECT_TRUE(read.data == now_.substr(offset, length))
-      << session_ << ", " << length << " bytes at " << offset;
+  ExpectBytes(now_.substr(offset, length), read.data, offset, session_);
   return true;
 }
 
@@ -249,6 +257,11 @@ void SoakClient::Change(NbdRequest::Kind kind, uint64_t offset,
   const int error = Run(&request);
   std::string next = now_;
   next.replace(offset, data.size(), data);
+  static constexpr const char* kNames[] = {"read", "write", "zero", "trim"};
+  stage_->story().NoteChange(number_, act_.number,
+                             absl::StrCat(kNames[static_cast<int>(kind)],
+                                          error == 0 ? "" : ", no answer to"),
+                             next, offset, data.size());
   const uint64_t end = offset + data.size();
   for (uint64_t s = offset / kSector; s * kSector < end; ++s) {
     older_[s].insert(HashOf(error == 0 ? now_ : next, s));
@@ -266,7 +279,9 @@ void SoakClient::Durable() {
 void SoakClient::Flush() {
   stage_->Count("flush");
   NbdRequest flush{NbdRequest::Kind::kFlush};
-  if (Run(&flush) == 0) Durable();
+  const int error = Run(&flush);
+  Note(error == 0 ? "flush" : "flush, no answer");
+  if (error == 0) Durable();
 }
 
 void SoakClient::Adopt(const std::string& content) {
@@ -275,9 +290,14 @@ void SoakClient::Adopt(const std::string& content) {
     const size_t hash = HashOf(content, s);
     if (hash != HashOf(now_, s) && !older_[s].contains(hash)) wrong.push_back(s);
   }
-  EXPECT_TRUE(wrong.empty())
-      << session_ << ": " << wrong.size() << " sectors, " << wrong[0]
-      << " the first, are none that was written";
+  Note("found the session again");
+  if (!wrong.empty()) {
+    std::string expected = content;  // but for the sectors that are wrong
+    for (const uint64_t s : wrong) {
+      expected.replace(s * kSector, kSector, now_, s * kSector, kSector);
+    }
+    ExpectBytes(expected, content, 0, session_);
+  }
   now_ = content;
   written_ = kept_;
   Durable();
@@ -294,6 +314,14 @@ absl::StatusOr<nlohmann::json> SoakClient::Ask(const std::string& method,
                                         "the server is stopping")) {
     lost_ = true;
   }
+  uint64_t generation = 0;
+  std::string result = lost_ ? "no answer" : "done";
+  if (!lost_ && !answer.ok()) result = std::string(answer.status().message());
+  if (answer.ok()) {
+    result = answer->value("result", result);
+    if (result == "committed") generation = answer->at("generation");
+  }
+  Note(absl::StrCat(method, " ", params.dump(), ": ", result), generation);
   return answer;
 }
 
@@ -317,14 +345,13 @@ void SoakClient::Commit() {
     anew_ = true;
     return;
   }
-  EXPECT_EQ(base_, version_) << session_ << " wrote over another's commit";
-  committed_ = now_;
-  base_ = ++version_;
-  Durable();
+  Committed(now_, answer->at("generation"));
 }
 
 void SoakClient::Settle(const ServerAddress& address) {
   if (!attempt_) return;
+  act_.address = address;
+  const uint64_t last = LastCommit();
   NbdClient latest(address.nbd, "@latest");
   if (!latest.connected()) return;
   std::vector<NbdRequest> read = {
@@ -333,18 +360,35 @@ void SoakClient::Settle(const ServerAddress& address) {
   if (read[0].error != 0) return;
   stage_->Count("settled");
   const std::string attempt = *std::exchange(attempt_, std::nullopt);
-  // Whether it was made can't be seen when it changed nothing.
-  if (attempt == committed_) anew_ = true;
-  if (read[0].data == committed_) return;
-  EXPECT_TRUE(read[0].data == attempt)
-      << session_ << ": half a commit is in the newest generation";
+  const bool made =
+      last > generation_ || (attempt != committed_ && read[0].data == attempt);
+  ExpectBytes(made ? attempt : committed_, read[0].data, 0,
+              absl::StrCat("the newest generation after the attempt of ",
+                           session_, made ? ", which was made," : ""));
+  if (made) Committed(attempt, last);
+}
+
+void SoakClient::Committed(const std::string& content, uint64_t generation) {
   EXPECT_EQ(base_, version_) << session_ << " wrote over another's commit";
-  committed_ = attempt;
+  committed_ = content;
   base_ = ++version_;
+  generation_ = generation;
   Durable();
 }
 
+uint64_t SoakClient::LastCommit() {
+  const auto log = Ask("log", nlohmann::json::object());
+  EXPECT_TRUE(log.ok()) << log.status();
+  if (!log.ok()) return 0;
+  uint64_t last = 0;
+  for (const auto& entry : log->at("generations")) {
+    if (entry.value("session", "") == session_) last = entry.at("generation");
+  }
+  return last;
+}
+
 void SoakClient::Reverted(const std::string& committed) {
+  Note("the image was reverted");
   committed_ = committed;
   ++version_;
 }
@@ -438,8 +482,10 @@ void SoakClient::LookAtSnapshot() {
   const std::string content = ReadExport(
       absl::StrCat(session_, "@", snapshot.name), At(0), kSoakPart);
   stage_->Count("look");
-  EXPECT_TRUE(lost_ || content == snapshot.content)
-      << session_ << "@" << snapshot.name;
+  if (!lost_) {
+    ExpectBytes(snapshot.content, content, 0,
+                absl::StrCat(session_, "@", snapshot.name));
+  }
 }
 
 // One block, read and written, in a session of its own: of those who meet, one
@@ -497,9 +543,11 @@ void SoakClient::StartAnew() {
   base_ = version_;
   crashed_ = written_ = kept_ = false;
   crashes_ = stage_->crashes();
+  generation_ = 0;
   Durable();
   anew_ = false;
   stage_->Count("anew");
+  Note(absl::StrCat("begins session ", session_));
 }
 
 void SoakClient::CompareAll(
@@ -514,18 +562,19 @@ void SoakClient::CompareAll(
     ASSERT_TRUE(whole != generations.end()) << *info;
     std::string expected = whole->second;
     expected.replace(start_, kSoakPart, now_);
-    EXPECT_TRUE(ReadExport(session_, 0, expected.size()) == expected)
-        << session_;
+    const std::string content = ReadExport(session_, 0, expected.size());
+    ASSERT_EQ(content.size(), expected.size());
+    ExpectBytes(now_, content.substr(start_, kSoakPart), 0, session_);
+    EXPECT_TRUE(content == expected) << session_ << ", other clients' parts";
   } else {
     EXPECT_TRUE(now_ == committed_) << session_ << ": " << info.status();
   }
   for (const Snapshot& snapshot : snapshots_) {
-    EXPECT_TRUE(ReadExport(absl::StrCat(session_, "@", snapshot.name), At(0),
-                           kSoakPart) == snapshot.content)
-        << session_ << "@" << snapshot.name;
+    const std::string name = absl::StrCat(session_, "@", snapshot.name);
+    ExpectBytes(snapshot.content, ReadExport(name, At(0), kSoakPart), 0, name);
   }
   for (const auto& [name, content] : clones_) {
-    EXPECT_TRUE(ReadExport(name, At(0), kSoakPart) == content) << name;
+    ExpectBytes(content, ReadExport(name, At(0), kSoakPart), 0, name);
   }
   EXPECT_FALSE(lost_) << session_;
 }

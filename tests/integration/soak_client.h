@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "nlohmann/json.hpp"
+#include "tests/integration/soak_story.h"
 #include "tests/support/nbd_client.h"
 #include "tests/support/session_client.h"
 
@@ -45,7 +46,7 @@ class SoakStage {
   // A client that has lost the server waits for the next act, or the end.
   void AwaitAfter(int number);
   void Gone();  // for ever
-  // Waits until so many clients wait or have gone.
+  // Waits until so many clients wait for the act after this one, or have gone.
   void AwaitParked(int clients);
 
   // The server takes 64 control connections: some are left for the tools.
@@ -62,17 +63,23 @@ class SoakStage {
   void Count(const std::string& what);
   std::map<std::string, int> counts() const;
 
+  SoakStory& story() { return story_; }
+
  private:
   static constexpr int kControls = 40;
 
   mutable absl::Mutex mu_;
   Act act_ ABSL_GUARDED_BY(mu_);
   int crashes_ ABSL_GUARDED_BY(mu_) = 0;
-  int parked_ ABSL_GUARDED_BY(mu_) = 0;
+  // By the act that they lost. One that has been told to go on and has not yet
+  // done so counts for that act, and not for the next.
+  std::map<int, int> parked_ ABSL_GUARDED_BY(mu_);
+  int gone_ ABSL_GUARDED_BY(mu_) = 0;
   int controls_ ABSL_GUARDED_BY(mu_) = 0;
   std::map<uint64_t, std::map<uint64_t, uint64_t>> fights_ ABSL_GUARDED_BY(mu_);
   std::map<uint64_t, std::set<uint64_t>> unknown_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, int> counts_ ABSL_GUARDED_BY(mu_);
+  SoakStory story_{kSoakClients};
 };
 
 // One client and its shadow model. It does everything at random until the stage
@@ -106,6 +113,12 @@ class SoakClient {
   };
 
   bool Chance(uint64_t n) { return random_() % n == 0; }
+  void Note(const std::string& what, uint64_t generation = 0) {
+    stage_->story().Note(number_, act_.number, what, generation);
+  }
+  // `seen` was read at `offset` of the part.
+  void ExpectBytes(const std::string& expected, const std::string& seen,
+                   uint64_t offset, const std::string& what);
   uint64_t At(uint64_t offset) const { return start_ + offset; }
   void Live();
   bool Find();
@@ -125,6 +138,10 @@ class SoakClient {
   absl::StatusOr<nlohmann::json> Ask(const std::string& method,
                                      nlohmann::json params);
   void Commit();
+  // The session's content is in the newest generation.
+  void Committed(const std::string& content, uint64_t generation);
+  // The last generation that the session made, or 0.
+  uint64_t LastCommit();
   void TakeSnapshot();
   void Rollback();
   void Clone();
@@ -156,6 +173,7 @@ class SoakClient {
 
   std::string committed_;
   uint64_t version_ = 0;
+  uint64_t generation_ = 0;  // the last that the session is known to have made
   std::optional<std::string> attempt_;  // being committed when the server died
   std::vector<Snapshot> snapshots_;
   std::map<std::string, std::string> clones_;

@@ -106,7 +106,7 @@ uint64_t DiskBytes(const std::string& directory) {
   return bytes;
 }
 
-class SoakTest : public ServerTest {
+class SoakTest : public ServerTest, public testing::WithParamInterface<int> {
  protected:
   static std::string FirstContent() {
     std::string content = RandomBytes(1, kFileSize);
@@ -244,13 +244,20 @@ class SoakTest : public ServerTest {
     return stamp;
   }
 
+  void ExpectPart(size_t client, const std::string& expected,
+                  const std::string& content, const std::string& what) {
+    const std::string part = content.substr(client * kSoakPart, kSoakPart);
+    if (part == expected) return;
+    ADD_FAILURE() << what << ", part " << client
+                  << stage_.story().Explain(static_cast<int>(client), expected,
+                                            part, 0);
+  }
+
   // The newest generation, by the models.
   void ExpectNewest(const std::string& content) {
     ASSERT_EQ(content.size(), kFileSize);
     for (size_t i = 0; i < clients_.size(); ++i) {
-      EXPECT_TRUE(content.substr(i * kSoakPart, kSoakPart) ==
-                  clients_[i]->committed())
-          << "part " << i;
+      ExpectPart(i, clients_[i]->committed(), content, "the newest generation");
     }
     for (uint64_t block = 0; block < kFightBlocks; ++block) {
       EXPECT_TRUE(stage_.Stamps(block).contains(StampIn(content, block)))
@@ -273,9 +280,7 @@ class SoakTest : public ServerTest {
     for (const Tagged& tagged : tags_) {
       const std::string content = Connect("@" + tagged.name).ReadAll();
       for (size_t i = 0; i < tagged.parts.size(); ++i) {
-        EXPECT_TRUE(content.substr(i * kSoakPart, kSoakPart) ==
-                    tagged.parts[i])
-            << tagged.name << ", part " << i;
+        ExpectPart(i, tagged.parts[i], content, tagged.name);
       }
     }
     const ProcessResult check = Tool({"check"});
@@ -325,10 +330,11 @@ class SoakTest : public ServerTest {
   int most_data_ = 0;
 };
 
-TEST_F(SoakTest, ManyClientsDoEverythingWhileTheServerDies) {
+TEST_P(SoakTest, ManyClientsDoEverythingWhileTheServerDies) {
   MeasurePlain();
   const std::string first = FirstContent();
   ImageSpec spec;
+  spec.mke2fs = {"-t", "ext4", "-b", absl::StrCat(GetParam())};
   spec.size = "128M";
   spec.files = {{kDisk, first}};
   MakeImage(spec);
@@ -371,6 +377,9 @@ TEST_F(SoakTest, ManyClientsDoEverythingWhileTheServerDies) {
   EXPECT_LE(DiskBytes(store_ + "/data"), kEmptyBytes);
   EXPECT_EQ(server_->Stop(), 0) << server_->Log();
 }
+
+// The bytes of a filesystem block. Run side by side they load the machine, too.
+INSTANTIATE_TEST_SUITE_P(Blocks, SoakTest, testing::Values(1024, 2048, 4096));
 
 }  // namespace
 }  // namespace ext2cow::test

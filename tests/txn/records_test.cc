@@ -63,6 +63,33 @@ TEST(RecordsTest, AGenerationComesBackWhole) {
   EXPECT_FALSE(back->applied);
 }
 
+// Version 2: of the blocks it took in part only the undo set told, and of those
+// that a revert freed in part nothing did.
+TEST(RecordsTest, AnOlderGenerationTellsOfBlocksItTookInPart) {
+  const auto encode = [](GenerationRecord::Kind kind) {
+    BlockSet undone, taken;
+    undone.Add(17);
+    taken.Add(40);
+    RecordWriter w('G', 2);
+    w.U64(7).U8(static_cast<uint8_t>(kind)).U64(0).Bytes("s").U64(1).U64(4096);
+    w.U32(0).U32(0).U64(44);
+    w.Bytes(undone.Encode()).Bytes(BlockSet().Encode()).Bytes(taken.Encode());
+    return w.U8(1).U32(0).U32(0).Finish();
+  };
+  auto commit = DecodeGeneration(encode(GenerationRecord::Kind::kCommit));
+  ASSERT_TRUE(commit.ok()) << commit.status();
+  EXPECT_TRUE(commit->allocated.Contains(17));
+  EXPECT_TRUE(commit->allocated.Contains(40));
+  EXPECT_TRUE(commit->knows_freed);
+  auto revert = DecodeGeneration(encode(GenerationRecord::Kind::kRevert));
+  ASSERT_TRUE(revert.ok()) << revert.status();
+  EXPECT_FALSE(revert->knows_freed);
+  // Nor does it once this version has written it.
+  auto again = DecodeGeneration(EncodeGeneration(*revert));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_FALSE(again->knows_freed);
+}
+
 TEST(RecordsTest, AnIdentityComesBackWhole) {
   IdentityRecord record;
   record.uuid = "u";
