@@ -258,7 +258,8 @@ class Drawing {
   Drawing(World* world, uint64_t seed) : w_(*world), random_(seed) {}
 
   void Run() {
-    for (int step = 0; step < 12; ++step) Step(Below(16));
+    w_.Tag("first");  // or history would forget it
+    for (int step = 0; step < 10; ++step) Step(Below(16));
   }
 
  private:

@@ -46,6 +46,7 @@ class PointsTest : public ServerTest {
 struct Filesystem {
   const char* name;
   std::vector<std::string> mke2fs;
+  uint64_t tail = 1024;  // bytes of the file past its last MiB
 };
 void PrintTo(const Filesystem& filesystem, std::ostream* out) {
   *out << filesystem.name;
@@ -208,8 +209,6 @@ INSTANTIATE_TEST_SUITE_P(
 class PointsSmallBlocksTest : public PointsTest,
                               public testing::WithParamInterface<Filesystem> {
  protected:
-  static constexpr uint64_t kSize = kMiB + 3072;
-
   void SetUp() override {
     ImageSpec spec;
     spec.mke2fs = GetParam().mke2fs;
@@ -246,7 +245,7 @@ class PointsSmallBlocksTest : public PointsTest,
     EXPECT_TRUE(Dump() == zeros_);
   }
 
-  const std::string zeros_ = Repeat('\0', kSize);
+  const std::string zeros_ = Repeat('\0', kMiB + GetParam().tail);
 };
 
 TEST_P(PointsSmallBlocksTest, ZeroesThatARevertTookBackStayZeroes) {
@@ -269,6 +268,8 @@ TEST_P(PointsSmallBlocksTest, AlsoWhenAnOlderVersionRecordedTheRevert) {
 INSTANTIATE_TEST_SUITE_P(
     Filesystems, PointsSmallBlocksTest,
     testing::Values(Filesystem{"Ext4With1K", {"-t", "ext4", "-b", "1024"}},
+                    Filesystem{"TailOf2K", {"-t", "ext4", "-b", "1024"}, 2048},
+                    Filesystem{"TailOf3K", {"-t", "ext4", "-b", "1024"}, 3072},
                     Filesystem{"Ext4With2K", {"-t", "ext4", "-b", "2048"}},
                     Filesystem{"Ext4With4K", {"-t", "ext4", "-b", "4096"}},
                     Filesystem{"Ext2With1K", {"-t", "ext2", "-b", "1024"}},
