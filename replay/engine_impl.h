@@ -321,7 +321,9 @@ class EngineImpl : public Engine {
   // points.cc
   absl::StatusOr<Json> Revert(const Json& params, const Progress& progress);
   absl::StatusOr<Json> Rebase(const Json& params);
-  absl::Status DropBlocks(SessionRecord* record, const BlockSets& dropped);
+  // Puts the session's changes, without `dropped`, into `layer`, its only one.
+  absl::Status DropBlocks(SessionRecord* record, const BlockSets& dropped,
+                          LayerId layer);
 
   // inspect.cc
   absl::StatusOr<Json> Diff(const Json& params);
