@@ -5,14 +5,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
@@ -21,27 +18,8 @@
 namespace ext2cow {
 namespace {
 
-absl::Status Failed(const std::string& path) {
-  return absl::UnavailableError(
-      absl::StrCat("control socket ", path, ": ", std::strerror(errno)));
-}
-
-sockaddr_un AddressOf(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
-}
-
-bool SomebodyListens(const sockaddr_un& address) {
-  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return false;
-  const bool listens = connect(fd, reinterpret_cast<const sockaddr*>(&address),
-                               sizeof(address)) == 0 ||
-                       errno == EAGAIN;  // it has many to welcome
-  close(fd);
-  return listens;
-}
+// Before another try, when the system was short of something.
+constexpr int kRetryMs = 100;
 
 bool MayConnect(int fd) {
   ucred peer{};
@@ -55,42 +33,21 @@ bool MayConnect(int fd) {
 ControlServer::~ControlServer() { Stop(); }
 
 absl::Status ControlServer::CheckPath(const std::string& path) {
-  constexpr size_t kLongest = sizeof(sockaddr_un::sun_path) - 1;
-  if (path.size() > kLongest) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "control socket ", path, ": the path is longer than ", kLongest,
-        " bytes; ext2cow-control=PATH names another place"));
-  }
-  const std::string folder = std::filesystem::path(path).parent_path();
-  if (eaccess(folder.c_str(), W_OK | X_OK) != 0) return Failed(path);
-  struct stat there;
-  if (lstat(path.c_str(), &there) != 0) return absl::OkStatus();
-  if (!S_ISSOCK(there.st_mode)) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("control socket ", path, ": a file is there already"));
-  }
-  if (SomebodyListens(AddressOf(path))) {
-    return absl::AlreadyExistsError(absl::StrCat(
-        "control socket ", path,
-        ": another server listens there; ext2cow-control=PATH names another "
-        "place"));
-  }
-  return absl::OkStatus();
+  return SocketPlace::Open(path).status();
 }
 
 absl::Status ControlServer::Start(const std::string& path) {
-  if (absl::Status s = CheckPath(path); !s.ok()) return s;
-  unlink(path.c_str());
-  const sockaddr_un address = AddressOf(path);
+  const auto failed = [&path] {
+    return absl::UnavailableError(
+        absl::StrCat("control socket ", path, ": ", std::strerror(errno)));
+  };
+  auto place = SocketPlace::Open(path);
+  if (!place.ok()) return place.status();
+  place_ = *std::move(place);
   listener_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (listener_ < 0 || pipe2(wake_, O_CLOEXEC) != 0) return Failed(path);
-  // The socket is made with mode 0600: nobody can connect in between.
-  const mode_t mask = umask(0177);
-  const int bound = bind(listener_, reinterpret_cast<const sockaddr*>(&address),
-                         sizeof(address));
-  umask(mask);
-  if (bound != 0 || listen(listener_, 16) != 0) return Failed(path);
-  path_ = path;
+  if (listener_ < 0 || pipe2(wake_, O_CLOEXEC) != 0) return failed();
+  if (absl::Status s = place_->Bind(listener_); !s.ok()) return s;
+  if (listen(listener_, 16) != 0) return failed();
   thread_ = std::thread([this] { Listen(); });
   return absl::OkStatus();
 }
@@ -107,15 +64,17 @@ void ControlServer::ReapLocked() {
 }
 
 void ControlServer::Listen() {
-  for (;;) {
-    pollfd wait[] = {{listener_, POLLIN, 0}, {wake_[0], POLLIN, 0}};
-    if (poll(wait, 2, -1) < 0) {
-      if (errno == EINTR) continue;
-      return;
-    }
-    if (wait[1].revents != 0) return;
+  for (bool failed = false;;) {
+    pollfd wait[] = {{wake_[0], POLLIN, 0}, {listener_, POLLIN, 0}};
+    // Who can't be welcomed for want of descriptors or memory stays in the
+    // queue and keeps the listener ready: it is looked at again after a while.
+    const int ready = poll(wait, failed ? 1 : 2, failed ? kRetryMs : -1);
+    if (ready > 0 && wait[0].revents != 0) return;
+    failed = ready < 0 && errno != EINTR;
+    if (failed || wait[1].revents == 0) continue;
     const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
-    if (fd < 0) continue;
+    failed = fd < 0;
+    if (failed) continue;
     absl::MutexLock lock(&mu_);
     // Those that hung up just now may need a moment to be noticed.
     const auto has_room = [this] {
@@ -213,7 +172,7 @@ void ControlServer::Stop() {
   close(listener_);
   close(wake_[0]);
   close(wake_[1]);
-  unlink(path_.c_str());
+  place_->Remove();
 }
 
 }  // namespace ext2cow

@@ -4,12 +4,14 @@
 #define EXT2COW_NBDKIT_FILTER_CONTROL_SERVER_H_
 
 #include <list>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "nbdkit-filter/socket_place.h"
 #include "replay/engine.h"
 
 namespace ext2cow {
@@ -50,7 +52,7 @@ class ControlServer {
   void ReapLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Engine* const engine_;
-  std::string path_;
+  std::optional<SocketPlace> place_;
   int listener_ = -1;
   int wake_[2] = {-1, -1};
   std::thread thread_;

@@ -29,7 +29,6 @@
 #include <system_error>
 #include <thread>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -37,6 +36,7 @@
 #include "nbdkit-filter/control_server.h"
 #include "nbdkit-filter/next_device.h"
 #include "nbdkit-filter/parameters.h"
+#include "overlay/printable.h"
 #include "replay/engine.h"
 
 namespace ext2cow {
@@ -79,12 +79,8 @@ void Load() {
   }
 }
 
-// One line, whatever names are in it.
-void Log(std::string line) {
-  for (char& c : line) {
-    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = '?';
-  }
-  nbdkit_error("%s", line.c_str());
+void Log(const std::string& line) {
+  nbdkit_error("%s", Printable(line).c_str());
 }
 
 int Fail(const absl::Status& status) {

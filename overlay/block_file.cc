@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "overlay/block_file.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -12,10 +11,10 @@
 #include <cerrno>
 #include <cstring>
 #include <mutex>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/descriptor.h"
 
 namespace ext2cow {
 namespace {
@@ -36,21 +35,6 @@ absl::Status Error(int error, const char* doing, const std::string& path) {
       return absl::UnavailableError(message);
   }
 }
-
-// Owns a file descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
 
 class PosixFile : public BlockFile {
  public:
@@ -92,12 +76,14 @@ class PosixFile : public BlockFile {
   absl::Status WriteUncached(uint64_t offset, const void* buffer,
                              size_t length) override {
     std::call_once(uncached_once_, [&] {
-      uncached_.emplace(
-          open(path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW));
+      // The same file, whatever its name has come to mean.
+      const std::string self = absl::StrCat("/proc/self/fd/", fd_.get());
+      uncached_ =
+          Descriptor(open(self.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC));
     });
     size_t done = 0;
-    if (uncached_->get() >= 0) {
-      const ssize_t n = pwrite(uncached_->get(), buffer, length,
+    if (uncached_.ok()) {
+      const ssize_t n = pwrite(uncached_.get(), buffer, length,
                                static_cast<off_t>(offset));
       // EINVAL: other alignments are asked for here.
       if (n < 0 && errno != EINTR && errno != EINVAL) {
@@ -131,7 +117,7 @@ class PosixFile : public BlockFile {
   const Descriptor fd_;
   const std::string path_;
   std::once_flag uncached_once_;
-  std::optional<Descriptor> uncached_;  // none, < 0: the filesystem can't
+  Descriptor uncached_;  // none: the filesystem can't
 };
 
 class PosixDirectory : public BlockFiles {
@@ -154,18 +140,7 @@ class PosixDirectory : public BlockFiles {
   }
 
   absl::StatusOr<std::vector<std::string>> List() const override {
-    DIR* directory = opendir(path_.c_str());
-    if (directory == nullptr) return Error(errno, "list", path_);
-    std::vector<std::string> names;
-    errno = 0;
-    while (const dirent* entry = readdir(directory)) {
-      const std::string name = entry->d_name;
-      if (name != "." && name != "..") names.push_back(name);
-    }
-    const int error = errno;
-    closedir(directory);
-    if (error != 0) return Error(error, "list", path_);
-    return names;
+    return NamesIn(fd_.get(), path_);
   }
 
   absl::Status SyncNames() override {

@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "overlay/block_file.h"
+#include "overlay/descriptor.h"
 #include "overlay/space_meter.h"
 #include "overlay/types.h"
 #include "rocksdb/db.h"
@@ -32,7 +33,8 @@ class StoreLock {
   // Makes `directory` (mode 0700) when missing and `create`. kAlreadyExists-like
   // states: kUnavailable "store DIR is in use by process PID" when another
   // process holds it; kNotFound when there is none; kPermissionDenied when its
-  // owner is neither the effective user nor `owner`, whom the process will become.
+  // owner is neither the effective user nor `owner`, whom the process will become,
+  // or when others could have put what is to be given to `owner` in its place.
   static absl::StatusOr<std::unique_ptr<StoreLock>> Acquire(
       const std::string& directory, bool create,
       std::optional<uid_t> owner = std::nullopt);
@@ -43,13 +45,15 @@ class StoreLock {
   const std::string& directory() const { return directory_; }
   // Writes this process's pid into the lock file; call it again after a fork.
   absl::Status RecordPid() const;
-  // Gives the directory and what is in it to the user that nbdkit changes to.
+  // Gives the directory and what is in it to the `owner` of Acquire, as long as it
+  // is this user's. kPermissionDenied names what is not given.
   absl::Status ChangeOwner(uid_t uid, gid_t gid) const;
 
  private:
   StoreLock() = default;
   std::string directory_;
-  int fd_ = -1;
+  Descriptor directory_fd_;
+  Descriptor fd_;  // of the lock
 };
 
 // How many blocks become rows; more go to the data file.

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "overlay/store.h"
+#include "overlay/store_owner.h"
 
 namespace ext2cow {
 namespace {
@@ -26,34 +27,47 @@ absl::Status Error(int error, const char* doing, const std::string& path) {
   return absl::UnavailableError(message);
 }
 
-absl::Status CheckDirectory(const std::string& directory,
-                            std::optional<uid_t> owner) {
-  struct stat state;
-  if (stat(directory.c_str(), &state) != 0) {
-    if (errno != ENOENT) return Error(errno, "look at", directory);
+absl::Status CheckOwner(const std::string& directory, const struct stat& state,
+                        std::optional<uid_t> owner) {
+  if (state.st_uid == geteuid() || state.st_uid == owner) {
+    return absl::OkStatus();
+  }
+  return absl::PermissionDeniedError(
+      absl::StrCat("store ", directory, " belongs to user ", state.st_uid,
+                   ", not to user ", geteuid()));
+}
+
+absl::StatusOr<Descriptor> OpenDirectory(const std::string& directory,
+                                         bool made) {
+  Descriptor opened(open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC |
+                                                (made ? O_NOFOLLOW : 0)));
+  if (opened.ok()) return opened;
+  if (errno == ENOENT) {
     return absl::NotFoundError(
         absl::StrCat("store ", directory, " does not exist"));
   }
-  if (!S_ISDIR(state.st_mode)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("store ", directory, " is not a directory"));
-  }
-  if (state.st_uid != geteuid() && state.st_uid != owner) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("store ", directory, " belongs to user ", state.st_uid,
-                     ", not to user ", geteuid()));
-  }
-  return absl::OkStatus();
+  if (errno != ENOTDIR) return Error(errno, "open store", directory);
+  return absl::InvalidArgumentError(
+      absl::StrCat("store ", directory, " is not a directory"));
 }
 
 // Makes the name of a new directory durable, where its parent may be read.
-absl::Status SyncParent(const std::string& directory) {
-  const std::string parent = directory + "/..";
-  const int fd = open(parent.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return absl::OkStatus();
-  const int error = fsync(fd) == 0 ? 0 : errno;
-  close(fd);
-  return error == 0 ? absl::OkStatus() : Error(error, "sync", parent);
+absl::Status SyncParent(int directory) {
+  const Descriptor parent(
+      openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!parent.ok() || fsync(parent.get()) == 0) return absl::OkStatus();
+  return Error(errno, "sync", "the directory of the new store");
+}
+
+// What was made just now, where others may rename it, is surely it while it is
+// empty.
+absl::Status CheckMayBeGiven(const std::string& path, int directory, bool made) {
+  if (made) {
+    const auto names = NamesIn(directory, path);
+    if (!names.ok()) return names.status();
+    if (names->empty()) return absl::OkStatus();
+  }
+  return CheckWay(path, directory);
 }
 
 std::string Holder(int fd) {
@@ -67,46 +81,57 @@ std::string Holder(int fd) {
 
 absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
     const std::string& directory, bool create, std::optional<uid_t> owner) {
+  bool made = false;
   if (create) {
-    if (mkdir(directory.c_str(), 0700) == 0) {
-      if (absl::Status s = SyncParent(directory); !s.ok()) return s;
-    } else if (errno != EEXIST) {
-      return Error(errno, "make store", directory);
-    }
+    made = mkdir(directory.c_str(), 0700) == 0;
+    if (!made && errno != EEXIST) return Error(errno, "make store", directory);
   }
-  absl::Status status = CheckDirectory(directory, owner);
-  if (!status.ok()) return status;
+  auto opened = OpenDirectory(directory, made);
+  if (!opened.ok()) return opened.status();
   std::unique_ptr<StoreLock> lock(new StoreLock);
+  lock->directory_fd_ = *std::move(opened);
+  struct stat state;
+  if (fstat(lock->directory_fd_.get(), &state) != 0) {
+    return Error(errno, "look at", directory);
+  }
   // Absolute, for nbdkit changes its directory when it goes to the background.
   std::error_code error;
   lock->directory_ = std::filesystem::absolute(directory, error).string();
   if (error) return Error(error.value(), "find", directory);
+  absl::Status status = CheckOwner(directory, state, owner);
+  if (status.ok() && made) status = SyncParent(lock->directory_fd_.get());
+  if (status.ok() && owner && *owner != state.st_uid) {
+    status = CheckMayBeGiven(lock->directory_, lock->directory_fd_.get(), made);
+  }
+  if (!status.ok()) return status;
   const std::string path = absl::StrCat(lock->directory_, "/lock");
-  lock->fd_ = open(path.c_str(),
-                   O_RDWR | (create ? O_CREAT : 0) | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (lock->fd_ < 0 && errno == ENOENT) {
+  {
+    const ActingAs owner_of_store(state.st_uid, state.st_gid);
+    lock->fd_ = Descriptor(
+        openat(lock->directory_fd_.get(), "lock",
+               O_RDWR | (create ? O_CREAT : 0) | O_CLOEXEC | O_NOFOLLOW, 0600));
+  }
+  if (!lock->fd_.ok() && errno == ENOENT) {
     return absl::NotFoundError(
         absl::StrCat("there is no store in ", directory));
   }
-  if (lock->fd_ < 0) return Error(errno, "open", path);
-  if (flock(lock->fd_, LOCK_EX | LOCK_NB) != 0) {
+  if (!lock->fd_.ok()) return Error(errno, "open", path);
+  if (flock(lock->fd_.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return Error(errno, "lock", path);
     return absl::UnavailableError(absl::StrCat(
-        "store ", directory, " is in use by ", Holder(lock->fd_)));
+        "store ", directory, " is in use by ", Holder(lock->fd_.get())));
   }
   status = lock->RecordPid();
   if (!status.ok()) return status;
   return lock;
 }
 
-StoreLock::~StoreLock() {
-  if (fd_ >= 0) close(fd_);
-}
+StoreLock::~StoreLock() = default;
 
 absl::Status StoreLock::RecordPid() const {
   const std::string text = absl::StrCat(getpid(), "\n");
-  if (ftruncate(fd_, 0) != 0 ||
-      pwrite(fd_, text.data(), text.size(), 0) !=
+  if (ftruncate(fd_.get(), 0) != 0 ||
+      pwrite(fd_.get(), text.data(), text.size(), 0) !=
           static_cast<ssize_t>(text.size())) {
     return Error(errno, "write", absl::StrCat(directory_, "/lock"));
   }
@@ -114,22 +139,15 @@ absl::Status StoreLock::RecordPid() const {
 }
 
 absl::Status StoreLock::ChangeOwner(uid_t uid, gid_t gid) const {
-  const auto give = [&](const std::string& path) {
-    if (lchown(path.c_str(), uid, gid) == 0) return absl::OkStatus();
-    return Error(errno, "change the owner of", path);
-  };
-  // A store may be named by a symbolic link.
-  std::error_code error;
-  const auto directory = std::filesystem::canonical(directory_, error);
-  if (error) return Error(error.value(), "find", directory_);
-  absl::Status status = give(directory.string());
-  std::filesystem::recursive_directory_iterator it(directory, error), end;
-  while (status.ok() && !error && it != end) {
-    status = give(it->path().string());
-    it.increment(error);
+  struct stat state;
+  if (fstat(directory_fd_.get(), &state) != 0) {
+    return Error(errno, "look at", directory_);
   }
-  if (status.ok() && error) return Error(error.value(), "list", directory_);
-  return status;
+  if (state.st_uid != geteuid()) return absl::OkStatus();  // it is theirs already
+  const Descriptor whole(openat(directory_fd_.get(), ".",
+                                O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!whole.ok()) return Error(errno, "open", directory_);
+  return GiveAway(whole.get(), directory_, uid, gid);
 }
 
 }  // namespace ext2cow

@@ -13,6 +13,7 @@
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 #include "replay/params.h"
+#include "txn/anonymous.h"
 
 namespace ext2cow {
 namespace {
@@ -55,10 +56,10 @@ absl::StatusOr<Json> EngineImpl::Ls(const Json&) {
   absl::MutexLock lock(&mu_);
   Json sessions = Json::array();
   for (const auto& [name, record] : catalog_.sessions()) {
-    sessions.push_back(SessionJson(record));
+    if (!IsAnonymousName(name)) sessions.push_back(SessionJson(record));
   }
   for (const auto& [name, session] : live_) {
-    if (catalog_.FindSession(name) != nullptr) continue;
+    if (catalog_.FindSession(name) != nullptr || IsAnonymousName(name)) continue;
     sessions.push_back(SessionJson(UnsavedRecord(*session)));
   }
   return Json{{"sessions", std::move(sessions)}};
@@ -98,7 +99,7 @@ absl::StatusOr<Json> EngineImpl::Create(const Json& params) {
   }
   absl::MutexLock lock(&mu_);
   AwaitSettled();
-  if (catalog_.FindSession(*name) != nullptr || live_.contains(*name)) {
+  if (InUse(*name)) {
     return absl::AlreadyExistsError(
         absl::StrCat("there is a session ", *name, " already"));
   }
@@ -183,9 +184,7 @@ absl::StatusOr<Json> EngineImpl::Clone(const Json& params) {
   if (!layer.ok()) return layer.status();
   const auto is_new = [&](const SessionRecord&) -> absl::Status {
     mu_.AssertHeld();
-    if (catalog_.FindSession(*name) == nullptr && !live_.contains(*name)) {
-      return absl::OkStatus();
-    }
+    if (!InUse(*name)) return absl::OkStatus();
     return absl::AlreadyExistsError(
         absl::StrCat("there is a session ", *name, " already"));
   };

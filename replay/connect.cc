@@ -9,9 +9,9 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
+#include "txn/anonymous.h"
 
 namespace ext2cow {
 namespace {
@@ -272,10 +272,9 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectSession(
   std::string name = request.session;
   if (anonymous) {
     absl::MutexLock lock(&mu_);
-    do {
-      name = absl::StrFormat("anonymous-%x-%d", Now(),
-                             ++next_anonymous_);
-    } while (catalog_.FindSession(name) != nullptr);
+    auto token = FreeToken();
+    if (!token.ok()) return token.status();
+    name = AnonymousName(*token);
   } else if (absl::Status s = CheckName(name, "session"); !s.ok()) {
     return s;
   }
@@ -394,7 +393,8 @@ std::vector<SessionRecord> EngineImpl::UnsavedSessions() {
   {
     absl::MutexLock lock(&mu_);
     for (const auto& [name, session] : live_) {
-      if (catalog_.FindSession(name) == nullptr && !session->life.anonymous) {
+      if (catalog_.FindSession(name) == nullptr && !session->life.anonymous &&
+          !IsAnonymousName(name)) {
         open.push_back(session);
       }
     }
@@ -440,7 +440,7 @@ std::vector<ExportListing> EngineImpl::ListExports(const std::string& path) {
     }
   };
   for (const auto& [name, session] : catalog_.sessions()) {
-    if (!session.anonymous) add_files(session);
+    if (!session.anonymous && !IsAnonymousName(name)) add_files(session);
   }
   for (const SessionRecord& session : unsaved) {
     if (catalog_.FindSession(session.name) == nullptr) add_files(session);

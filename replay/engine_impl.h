@@ -118,13 +118,23 @@ class EngineImpl : public Engine {
                                                    User user);
   absl::Status Load(Session* session, const SessionRecord& record);
   void Release(const std::shared_ptr<Session>& session);  // a command has done
-  void LetGo(const std::shared_ptr<Session>& session, bool command);
+  void LetGo(const std::shared_ptr<Session>& session, bool command,
+             const std::string& why_kept = "");
   // Makes all of a session durable and closes it for its connections; waits for
   // the commands in it. No command may call it with its own session.
   absl::Status Detach(const std::shared_ptr<Session>& session);
-  // The last user has gone, or the server stops.
-  absl::Status Unload(Session* session);
-  void Disconnected(const std::shared_ptr<Session>& session);
+  // Random, and neither name that can be made of it is in use.
+  absl::StatusOr<std::string> FreeToken() const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool InUse(const std::string& name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Saves an anonymous session's record under a name like other sessions' and
+  // logs that, and `why`.
+  absl::Status KeepAnonymous(SessionRecord record, const std::string& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The last user has gone, or the server stops. `why_kept`: an anonymous one.
+  absl::Status Unload(Session* session, const std::string& why_kept = "");
+  // Why an anonymous one is kept, if it is.
+  std::string Disconnected(const std::shared_ptr<Session>& session);
   // Connections that close now close because the server stops.
   bool IsStopping() const;
   absl::Status EnsurePersisted(Session* session)
@@ -322,7 +332,9 @@ class EngineImpl : public Engine {
   // points.cc
   absl::StatusOr<Json> Revert(const Json& params, const Progress& progress);
   absl::StatusOr<Json> Rebase(const Json& params);
-  absl::Status DropBlocks(SessionRecord* record, const BlockSets& dropped);
+  // Puts the session's changes, without `dropped`, into `layer`, its only one.
+  absl::Status DropBlocks(SessionRecord* record, const BlockSets& dropped,
+                          LayerId layer);
 
   // inspect.cc
   absl::StatusOr<Json> Diff(const Json& params);
@@ -382,7 +394,6 @@ class EngineImpl : public Engine {
   // Nobody new opens it or a later one.
   Generation unsynced_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  uint64_t next_anonymous_ ABSL_GUARDED_BY(mu_) = 0;
 
   // For the message of a full store, which is made under the locks of sessions.
   mutable absl::Mutex hint_mu_ ABSL_ACQUIRED_AFTER(mu_);

@@ -151,14 +151,11 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
               {"bytes", generation.bytes}};
 }
 
-// Puts the session's changes, without `dropped`, into one layer, its newest.
 absl::Status EngineImpl::DropBlocks(SessionRecord* record,
-                                    const BlockSets& dropped) {
+                                    const BlockSets& dropped, LayerId layer) {
   auto from = Stack::Open(store_.get(), record->layers, {.read_only = true});
   if (!from.ok()) return from.status();
-  auto layer = store_->NewLayerId();
-  if (!layer.ok()) return layer.status();
-  auto to = Stack::Open(store_.get(), {*layer}, {});
+  auto to = Stack::Open(store_.get(), {layer}, {});
   if (!to.ok()) return to.status();
   auto changes = (*from)->Changes();
   std::string buffer;
@@ -194,7 +191,7 @@ absl::Status EngineImpl::DropBlocks(SessionRecord* record,
     zero(change.discarded, ZeroKind::kDiscard);
   }
   if (status.ok()) status = (*to)->Flush();
-  record->layers = {*layer};
+  record->layers = {layer};
   record->changed_bytes = (*to)->ChangedBytes();
   return status;
 }
@@ -254,14 +251,17 @@ absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
     });
     auto record = UnloadedRecord(request->session);
     if (!record.ok()) return record.status();
+    auto layer = store_->NewLayerId();
+    if (!layer.ok()) return layer.status();
+    auto free_layer = absl::MakeCleanup([&] { FreeUnnamed(*layer); });
     if (dropped > 0) {
-      if (absl::Status s = DropBlocks(&*record, verdict.dropped); !s.ok()) {
-        return s;
-      }
+      absl::Status s = DropBlocks(&*record, verdict.dropped, *layer);
+      if (!s.ok()) return s;
     }
     record->generation = newest;
     absl::MutexLock lock(&mu_);
     if (absl::Status s = SaveSession(*record, /*sync=*/true); !s.ok()) return s;
+    std::move(free_layer).Cancel();
   }
   return Json{{"result", "rebased"},
               {"session", request->session},

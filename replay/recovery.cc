@@ -14,6 +14,7 @@
 #include "overlay/ext2_gate.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
+#include "txn/anonymous.h"
 
 namespace ext2cow {
 
@@ -131,17 +132,28 @@ absl::Status EngineImpl::RemoveStrays() {
   std::vector<LayerId> strays;
   std::set<Generation> pending;
   std::vector<std::string> unkept;
+  std::vector<SessionRecord> unnamed;
   {
     absl::MutexLock lock(&mu_);
     for (const auto& [name, record] : catalog_.sessions()) {
       // A tool does not know the server's policy.
       const bool dropped = record.anonymous && options_.serving &&
                            options_.on_disconnect != OnDisconnect::kCommit;
-      if (dropped || Catalog::IsUnused(record)) {
+      const bool anonymous = IsAnonymousName(name);
+      const bool empty = record.changed_bytes == 0 && record.snapshots.empty();
+      if (dropped || Catalog::IsUnused(record) || (anonymous && empty)) {
         unkept.push_back(name);
+      } else if (anonymous) {
+        unnamed.push_back(record);
       }
     }
     if (absl::Status s = DropSessions(unkept); !s.ok()) return s;
+    for (SessionRecord& record : unnamed) {
+      absl::Status s = KeepAnonymous(
+          std::move(record),
+          "is kept: a crash came before it could be committed");
+      if (!s.ok()) return s;
+    }
     for (const auto& [number, record] : catalog_.generations()) {
       if (!record.applied) pending.insert(number);
     }

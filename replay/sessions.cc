@@ -16,8 +16,10 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "overlay/random_hex.h"
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
+#include "txn/anonymous.h"
 
 namespace ext2cow {
 namespace {
@@ -28,6 +30,41 @@ uint64_t WriteCacheBytes(uint64_t cache_bytes) {
 }
 
 }  // namespace
+
+bool EngineImpl::InUse(const std::string& name) const {
+  return catalog_.FindSession(name) != nullptr || live_.contains(name);
+}
+
+absl::StatusOr<std::string> EngineImpl::FreeToken() const {
+  for (;;) {
+    auto token = RandomHex();
+    if (!token.ok()) return token;
+    if (!InUse(AnonymousName(*token)) && !InUse(KeptName(*token))) return token;
+  }
+}
+
+absl::Status EngineImpl::KeepAnonymous(SessionRecord record,
+                                       const std::string& why) {
+  const std::string before = record.name;
+  record.name = KeptName(TokenOf(before));
+  if (InUse(record.name)) {
+    auto token = FreeToken();
+    if (!token.ok()) return token.status();
+    record.name = KeptName(*token);
+  }
+  record.anonymous = false;
+  rocksdb::WriteBatch batch;
+  batch.Delete(SessionKey(before));
+  batch.Put(SessionKey(record.name), EncodeSession(record));
+  absl::Status status = store_->Write(&batch, /*sync=*/true);
+  if (!status.ok()) return status;
+  if (options_.log) {
+    options_.log(absl::StrCat("session ", record.name, " ", why));
+  }
+  catalog_.PutSession(std::move(record));
+  catalog_.RemoveSession(before);  // now: its layers have another user
+  return absl::OkStatus();
+}
 
 void EngineImpl::Repin(Session* session, Generation generation) {
   catalog_.PinGeneration(generation);
@@ -90,7 +127,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     session->life.connections = connection ? 1 : 0;
     session->life.was_connected = connection;
     session->life.commands = connection ? 0 : 1;
-    // One with a record is kept under its generated name.
+    // One with a record is kept.
     session->life.anonymous = known == nullptr && record.anonymous;
     session->life.from_connection = record.from_connection;
     session->life.pinned = record.generation;
@@ -224,7 +261,8 @@ absl::Status EngineImpl::DropSessions(const std::vector<std::string>& names) {
   return status;
 }
 
-absl::Status EngineImpl::Unload(Session* session) {
+absl::Status EngineImpl::Unload(Session* session,
+                                const std::string& why_kept) {
   absl::MutexLock gate(&session->gate);
   // Whatever fails: who still holds the session may outlive the engine.
   auto close = absl::MakeCleanup([&] {
@@ -248,6 +286,11 @@ absl::Status EngineImpl::Unload(Session* session) {
         (known == nullptr || known->snapshots.empty())) {
       keep_nothing = true;
     }
+    // It was committed as the server stopped.
+    if (IsAnonymousName(session->name()) &&
+        session->stack->ChangedBytes() == 0) {
+      keep_nothing = true;
+    }
   }
   if (keep_nothing) {
     const std::vector<LayerId> layers = session->stack->layers();
@@ -264,7 +307,14 @@ absl::Status EngineImpl::Unload(Session* session) {
   SessionRecord record = RecordOf(*session);
   record.marked.clear();
   record.reads = session->reads.Snapshot();
-  if (anonymous) record.anonymous = false;  // kept under its generated name
+  if (IsAnonymousName(record.name)) {
+    // Whoever opens it under its new name finds nobody else's stack on its layers.
+    session->stack.reset();
+    return KeepAnonymous(std::move(record),
+                         why_kept.empty() ? "is kept: it is not committed yet"
+                                          : why_kept);
+  }
+  if (anonymous) record.anonymous = false;
   // What commands alone changed, they made durable themselves; the rest (a read
   // set that got smaller) may come back.
   return SaveSession(std::move(record), session->life.was_connected);
@@ -274,7 +324,8 @@ void EngineImpl::Release(const std::shared_ptr<Session>& session) {
   LetGo(session, /*command=*/true);
 }
 
-void EngineImpl::LetGo(const std::shared_ptr<Session>& session, bool command) {
+void EngineImpl::LetGo(const std::shared_ptr<Session>& session, bool command,
+                       const std::string& why_kept) {
   {
     absl::MutexLock lock(&mu_);
     if (command) --session->life.commands;
@@ -283,7 +334,7 @@ void EngineImpl::LetGo(const std::shared_ptr<Session>& session, bool command) {
     session->life.busy = true;
     session->life.changed_bytes = session->stack->ChangedBytes();
   }
-  const absl::Status status = Unload(session.get());
+  const absl::Status status = Unload(session.get(), why_kept);
   if (!status.ok() && options_.log) {
     options_.log(absl::StrCat("session ", session->name(), ": ",
                               std::string(status.message())));
@@ -409,17 +460,18 @@ void EngineImpl::Leave(const std::shared_ptr<Session>& session) {
     last = --session->life.connections == 0 && !session->detached;
   }
   SyncPoint("leave:left");
+  std::string why_kept;
   if (last && session->written &&
       options_.on_disconnect != OnDisconnect::kKeep) {
     if (!IsStopping()) {
-      Disconnected(session);
+      why_kept = Disconnected(session);
     } else {
       absl::MutexLock lock(&mu_);
       session->life.cut_by_stop = true;
     }
   }
   SyncPoint("leave:judged");
-  LetGo(session, /*command=*/false);
+  LetGo(session, /*command=*/false, why_kept);
 }
 
 bool EngineImpl::IsStopping() const {
@@ -431,11 +483,11 @@ bool EngineImpl::IsStopping() const {
 }
 
 // The policy for a session whose last connection has closed and that was written.
-void EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
+std::string EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
   if (options_.on_disconnect == OnDisconnect::kDiscard) {
     absl::MutexLock lock(&mu_);
     if (session->life.connections == 0) session->life.anonymous = true;
-    return;
+    return "";
   }
   CommitRequest request;
   request.session = session->name();
@@ -448,22 +500,31 @@ void EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
     // another client came, wrote and left meanwhile.
     absl::MutexLock lock(&mu_);
     const Session::Life& life = session->life;
-    if (life.busy) return;  // taken away
+    if (life.busy) return "";  // taken away
     const SessionRecord* record = catalog_.FindSession(session->name());
     if (life.from_connection && life.connections == 0 &&
         session->stack->ChangedBytes() == 0 &&
         (record == nullptr || record->snapshots.empty())) {
       session->life.anonymous = true;
     }
-    return;
+    return "";
+  }
+  std::string why = "could not be committed and is kept: ";
+  if (result.ok()) {
+    Json conflict = *result;
+    conflict.erase("session");  // it may get another name
+    absl::StrAppend(&why, conflict.dump());
+  } else {
+    absl::StrAppend(&why, result.status().message());
   }
   {
     absl::MutexLock lock(&mu_);
     session->life.anonymous = false;
   }
-  options_.log(absl::StrCat(
-      "session ", session->name(), " could not be committed and is kept: ",
-      result.ok() ? result->dump() : std::string(result.status().message())));
+  // An anonymous one gets its name when it is let go.
+  if (IsAnonymousName(session->name())) return why;
+  options_.log(absl::StrCat("session ", session->name(), " ", why));
+  return "";
 }
 
 }  // namespace ext2cow

@@ -12,7 +12,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <iostream>
 #include <utility>
 #include <vector>
@@ -25,6 +24,7 @@
 #include "tools/file_device.h"
 #include "tools/map_picture.h"
 #include "tools/nbd_device.h"
+#include "tools/output.h"
 #include "tools/range_pages.h"
 #include "tools/render.h"
 
@@ -134,9 +134,10 @@ std::optional<int> ParseCommandLine(CLI::App* app, int argc, char** argv) {
     // A word that it does not know may be why it misses another.
     const auto unknown = app->remaining(/*recurse=*/true);
     const bool explains = !unknown.empty() && e.get_name() != "ExtrasError";
-    std::cerr << app->get_name() << ": "
-              << (explains ? "'" + unknown[0] + "' is not known here: " : "")
-              << e.what() << "; see --help\n";
+    Complain(
+        app->get_name(),
+        absl::StrCat(explains ? "'" + unknown[0] + "' is not known here: " : "",
+                     e.what(), "; see --help"));
     return kUsage;
   }
 }
@@ -187,7 +188,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
   engine_options.serving = false;
   engine_options.inspect = inspect;
   engine_options.log = [program](const std::string& line) {
-    std::fprintf(stderr, "%s: %s\n", program.c_str(), line.c_str());
+    Complain(program, line);
   };
   auto engine =
       Engine::Open(std::move(lock), client->device_.get(), engine_options);
@@ -239,7 +240,7 @@ int RunAndPrint(const std::string& program, const CommonOptions& options,
                 const std::string& method, const nlohmann::json& params) try {
   OpenStandardStreams();
   const auto fail = [&](const absl::Status& status, ExitStatus exit = kFailed) {
-    std::cerr << program << ": " << std::string(status.message()) << "\n";
+    Complain(program, std::string(status.message()));
     return exit;
   };
   if (options.store.empty() && options.control.empty()) {
@@ -256,13 +257,9 @@ int RunAndPrint(const std::string& program, const CommonOptions& options,
                 absl::IsInvalidArgument(result.status()) ? kUsage : kFailed);
   }
   if (!options.svg.empty()) {
-    std::ofstream file(options.svg, std::ios::trunc);
-    file << MapAsSvg(*result);
-    file.close();
-    if (!file) {
-      return fail(absl::UnavailableError(
-          absl::StrCat("can't write ", options.svg)));
-    }
+    const absl::Status written =
+        WriteFile(options.svg, MapAsSvg(Shown(*result)));
+    if (!written.ok()) return fail(written);
   }
   if (options.json) {
     std::cout << result->dump(-1, ' ', false,
@@ -271,7 +268,7 @@ int RunAndPrint(const std::string& program, const CommonOptions& options,
   } else if (options.svg.empty()) {
     const bool colour =
         isatty(STDOUT_FILENO) && std::getenv("NO_COLOR") == nullptr;
-    std::cout << Render(method, *result, colour);
+    std::cout << Render(method, Shown(*result), colour);
   }
   std::cout.flush();
   if (!std::cout) return fail(absl::UnavailableError("can't write to stdout"));
@@ -279,8 +276,8 @@ int RunAndPrint(const std::string& program, const CommonOptions& options,
   if (word == "conflict") return kConflict;
   return word == "damaged" ? kFailed : kDone;
 } catch (const nlohmann::json::exception&) {
-  std::cerr << program << ": the server's answer to " << method
-            << " is not understood: is it another version?\n";
+  Complain(program, absl::StrCat("the server's answer to ", method,
+                                 " is not understood: is it another version?"));
   return kFailed;
 }
 

@@ -110,7 +110,7 @@ class Session {
     bool busy = true;      // being loaded or unloaded: wait
     bool cut_by_stop = false;  // its last connection closed as the server stops
     uint64_t changed_bytes = 0;  // while it is busy
-    bool anonymous = false;
+    bool anonymous = false;  // goes with its last connection
     bool from_connection = false;
     bool wanted = false;  // a command takes its record: it is kept until then
     Generation pinned = 0;

@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -9,6 +10,9 @@
 #include <cstring>
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "nlohmann/json.hpp"
 #include "tests/support/server_fixture.h"
 
@@ -211,6 +215,44 @@ TEST_F(ControlTest, SlowAndManyClientsDoNoHarm) {
     clients.back()->Send("{\"jsonrpc\"");  // and never the rest
   }
   clients.resize(10);  // some hang up; idle ones must not keep others out
+  ExpectAlive();
+}
+
+// Whether all of a process's threads are found asleep, one look after another.
+bool FallsAsleep(pid_t pid) {
+  constexpr int kLooks = 200;
+  const absl::Time give_up = absl::Now() + absl::Seconds(30);
+  for (int quiet = 0; quiet < kLooks;) {
+    if (absl::Now() > give_up) return false;
+    ++quiet;
+    for (const auto& thread : std::filesystem::directory_iterator(
+             absl::StrCat("/proc/", pid, "/task"))) {
+      const std::string stat = ReadFileBytes(thread.path() / "stat");
+      const size_t name_end = stat.rfind(") ");
+      if (name_end == stat.npos || stat[name_end + 2] == 'R') quiet = 0;
+    }
+  }
+  return true;
+}
+
+TEST_F(ControlTest, AFullTableOfDescriptorsIsWaitedFor) {
+  const std::string descriptors =
+      absl::StrCat("/proc/", server_->pid(), "/fd/");
+  rlim_t free = 0;
+  while (std::filesystem::exists(
+      std::filesystem::symlink_status(absl::StrCat(descriptors, free)))) {
+    ++free;
+  }
+  rlimit before;
+  ASSERT_EQ(prlimit(server_->pid(), RLIMIT_NOFILE, nullptr, &before), 0);
+  const rlimit full = {free, before.rlim_max};
+  ASSERT_EQ(prlimit(server_->pid(), RLIMIT_NOFILE, &full, nullptr), 0);
+  ControlClient client(socket_);
+  EXPECT_TRUE(
+      client.Send("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ls\"}\n"));
+  EXPECT_TRUE(FallsAsleep(server_->pid())) << "it asks again and again";
+  ASSERT_EQ(prlimit(server_->pid(), RLIMIT_NOFILE, &before, nullptr), 0);
+  EXPECT_TRUE(json::parse(client.Line(), nullptr, false).contains("result"));
   ExpectAlive();
 }
 

@@ -3,12 +3,14 @@
 #include "overlay/block_file.h"
 
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "overlay/types.h"
+#include "tests/support/process.h"
 #include "tests/support/random_bytes.h"
 #include "tests/support/temp_dir.h"
 
@@ -74,6 +76,25 @@ TEST_P(BlockFileTest, UncachedWritesAreSeen) {
   ASSERT_TRUE(again.ok());
   file_ = *std::move(again);
   EXPECT_EQ(Read(0, expected.size()), expected);
+}
+
+// Its name, and that of the directory, may have come to mean others' files.
+TEST_P(BlockFileTest, NamesAreNotLookedUpAgain) {
+  namespace fs = std::filesystem;
+  const std::string others = dir_ / "others";
+  fs::create_directory(others);
+  WriteFileBytes(others + "/f", "precious");
+  fs::rename(dir_ / "data", dir_ / "moved");
+  fs::create_directory_symlink(others, dir_ / "data");
+  const auto block = std::make_unique<Block>();
+  memset(block->bytes, 'n', kBlockSize);
+  ASSERT_TRUE(file_->WriteUncached(0, block->bytes, kBlockSize).ok());
+  EXPECT_EQ(Read(0, kBlockSize), std::string(kBlockSize, 'n'));
+  EXPECT_EQ(ReadFileBytes(others + "/f"), "precious");
+  WriteFileBytes(others + "/g", "precious");
+  const auto names = files_->List();
+  ASSERT_TRUE(names.ok()) << names.status();
+  EXPECT_EQ(*names, std::vector<std::string>{"f"});
 }
 
 INSTANTIATE_TEST_SUITE_P(In, BlockFileTest,
