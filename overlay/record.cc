@@ -64,7 +64,8 @@ std::string RecordWriter::Finish() {
 
 absl::StatusOr<RecordReader> RecordReader::Open(std::string_view bytes,
                                                 char type, uint8_t version,
-                                                const std::string& what) {
+                                                const std::string& what,
+                                                uint8_t oldest) {
   if (bytes.size() < 2 + kSumSize) {
     return absl::DataLossError(absl::StrCat(what, " is damaged: too short"));
   }
@@ -77,12 +78,15 @@ absl::StatusOr<RecordReader> RecordReader::Open(std::string_view bytes,
   if (body[0] != type) {
     return absl::DataLossError(absl::StrCat(what, " is of another type"));
   }
-  if (static_cast<uint8_t>(body[1]) != version) {
-    return absl::DataLossError(
-        absl::StrCat(what, " has version ", static_cast<uint8_t>(body[1]),
-                     "; this program knows version ", version));
+  const uint8_t found = static_cast<uint8_t>(body[1]);
+  const bool known =
+      found == version || (oldest != 0 && found >= oldest && found < version);
+  if (!known) {
+    return absl::DataLossError(absl::StrCat(what, " has version ", found,
+                                            "; this program knows version ",
+                                            version));
   }
-  return RecordReader(body.substr(2), what);
+  return RecordReader(body.substr(2), what, found);
 }
 
 std::string_view RecordReader::Take(size_t n) {

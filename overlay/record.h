@@ -37,10 +37,14 @@ class RecordWriter {
 class RecordReader {
  public:
   // kDataLoss when the frame, type, version or checksum does not fit; `what`
-  // names the record in the message. `bytes` must outlive the reader.
+  // names the record in the message. `bytes` must outlive the reader. `oldest`:
+  // the first version that fits, too; 0: `version` alone does.
   static absl::StatusOr<RecordReader> Open(std::string_view bytes, char type,
                                            uint8_t version,
-                                           const std::string& what);
+                                           const std::string& what,
+                                           uint8_t oldest = 0);
+
+  uint8_t version() const { return version_; }
 
   uint8_t U8();
   uint32_t U32();
@@ -55,12 +59,13 @@ class RecordReader {
   absl::Status Done() const;
 
  private:
-  RecordReader(std::string_view rest, std::string what)
-      : rest_(rest), what_(std::move(what)) {}
+  RecordReader(std::string_view rest, std::string what, uint8_t version)
+      : rest_(rest), what_(std::move(what)), version_(version) {}
   std::string_view Take(size_t n);
 
   std::string_view rest_;
   std::string what_;
+  uint8_t version_;
   bool ok_ = true;
 };
 

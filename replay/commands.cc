@@ -107,7 +107,8 @@ absl::StatusOr<Json> EngineImpl::Create(const Json& params) {
   SessionRecord record;
   record.name = *name;
   record.generation = *generation;
-  record.created = record.last_used = Now();
+  record.created = Now();
+  NoteUse(&record);
   if (absl::Status s = SaveSession(record, /*sync=*/true); !s.ok()) return s;
   return SessionJson(record);
 }
@@ -167,7 +168,7 @@ absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
   record->changed_bytes = it->changed_bytes;
   record->reads = it->reads;
   record->marked.clear();
-  record->last_used = Now();
+  NoteUse(&*record);
   record->snapshots.erase(it + 1, record->snapshots.end());
   absl::MutexLock lock(&mu_);
   if (absl::Status s = SaveSession(*record, /*sync=*/true); !s.ok()) return s;
@@ -195,7 +196,8 @@ absl::StatusOr<Json> EngineImpl::Clone(const Json& params) {
     const SessionRecord& from = *catalog_.FindSession(source->session);
     SessionRecord clone;
     clone.name = *name;
-    clone.created = clone.last_used = Now();
+    clone.created = Now();
+    NoteUse(&clone);
     clone.layers = std::move(frozen.layers);
     clone.layers.push_back(*layer);
     clone.generation = frozen.generation;

@@ -52,6 +52,7 @@ EngineImpl::EngineImpl(Device* device, EngineOptions options)
     : device_(device),
       options_(std::move(options)),
       history_(options_.history),
+      clock_(options_.steady),
       store_budget_("the store", options_.max_store, nullptr),
       read_memory_(options_.cache_bytes / kCacheParts) {
   store_budget_.set_hint([this] {
@@ -113,6 +114,7 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
   if (absl::Status status = SaveHistory(); !status.ok()) return status;
+  if (absl::Status status = StartClock(); !status.ok()) return status;
   {
     absl::MutexLock held(&mu_);
     MeasureMarked();
@@ -141,6 +143,30 @@ absl::Status EngineImpl::SaveHistory() {
   return status;
 }
 
+absl::Status EngineImpl::StartClock() {
+  if (absl::Status s = clock_.Load(*store_); !s.ok()) return s;
+  absl::MutexLock lock(&mu_);
+  std::vector<SessionRecord> unknown;
+  for (const auto& [name, record] : catalog_.sessions()) {
+    clock_.GoOnFrom(record.used);
+    if (record.used == SessionRecord::kUnknown) unknown.push_back(record);
+  }
+  if (unknown.empty()) return absl::OkStatus();
+  rocksdb::WriteBatch batch;
+  for (SessionRecord& record : unknown) {
+    record.used = clock_.Seconds();
+    batch.Put(SessionKey(record.name), EncodeSession(record));
+    catalog_.PutSession(std::move(record));
+  }
+  if (!options_.serving) return absl::OkStatus();  // the next server does it
+  return store_->Write(&batch, /*sync=*/false);
+}
+
+void EngineImpl::NoteUse(SessionRecord* record) {
+  record->last_used = Now();
+  record->used = clock_.Seconds();
+}
+
 absl::Status EngineImpl::Stopped() const {
   if (!closed_) return absl::OkStatus();
   return absl::CancelledError("the server is stopping");
@@ -153,11 +179,10 @@ absl::Status EngineImpl::ImageStatus() const {
 
 // Runs until the server stops: what must happen every second.
 void EngineImpl::Tick() {
-  for (;;) {
+  while (!stop_ticking_.WaitFor(absl::Seconds(1))) {
     std::vector<std::shared_ptr<Session>> sessions;
     {
       absl::MutexLock lock(&mu_);
-      mu_.AwaitWithTimeout(absl::Condition(&stopping_), absl::Seconds(1));
       if (stopping_) return;
       for (const auto& [name, session] : live_) {
         if (!session->life.busy) sessions.push_back(session);
@@ -176,6 +201,8 @@ void EngineImpl::Tick() {
       CollectGenerations();
       commit_mu_.Unlock();
     }
+    // What is wrong with the store, its users say.
+    clock_.SaveWhenDue(store_.get()).IgnoreError();
     ExpireSessions();
     Reclaim();
     NoteOldestPin();
@@ -220,11 +247,12 @@ void EngineImpl::Refuse(absl::Status why) {
 
 void EngineImpl::ExpireSessions() {
   if (options_.expire == absl::InfiniteDuration()) return;
-  const int64_t before = absl::ToUnixSeconds(options_.now() - options_.expire);
+  const int64_t now = clock_.Seconds();
   absl::MutexLock lock(&mu_);
   std::vector<std::string> expired;
   for (const auto& [name, record] : catalog_.sessions()) {
-    if (record.from_connection && record.last_used < before &&
+    if (record.from_connection &&
+        absl::Seconds(now - record.used) > options_.expire &&
         !live_.contains(name) && !taken_.contains(name)) {
       expired.push_back(name);
     }
@@ -244,6 +272,7 @@ void EngineImpl::Shutdown() {
     for (const auto& [name, session] : live_) sessions.push_back(session);
   }
   SyncPoint("stop:begun");
+  stop_ticking_.Wake();
   if (ticker_.joinable()) ticker_.join();
   {
     absl::MutexLock commit(&commit_mu_);
@@ -260,6 +289,7 @@ void EngineImpl::Shutdown() {
   absl::MutexLock commit(&commit_mu_);
   closed_ = true;
   reclaimer_->Stop();
+  if (options_.serving) clock_.Save(store_.get()).IgnoreError();
   if (absl::Status status = store_->Close(); !status.ok()) {
     options_.log(std::string(status.message()));
   }

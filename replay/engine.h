@@ -19,6 +19,7 @@
 #include "overlay/device.h"
 #include "overlay/stack.h"
 #include "overlay/store.h"
+#include "overlay/wakeup.h"
 #include "txn/isolation.h"
 
 namespace ext2cow {
@@ -46,8 +47,12 @@ struct EngineOptions {
   std::function<bool()> stopping;
   // One line, no newline; any thread. Never null in a server.
   std::function<void(const std::string& line)> log;
-  // The time of day: seconds are kept. Any thread; tests replace it.
+  // The time of day, to be shown: seconds are kept. Any thread; tests replace
+  // it.
   std::function<absl::Time()> now = absl::Now;
+  // The time since some moment of the past, to be counted (StoreClock).
+  // Likewise.
+  std::function<absl::Duration()> steady = SteadyTime;
   // Where tests put the store on files of their own; null: the real ones.
   std::function<void(StoreOptions* store)> adjust_store;
 };

@@ -16,6 +16,8 @@
 #include "absl/synchronization/mutex.h"
 #include "overlay/image.h"
 #include "overlay/map_cache.h"
+#include "overlay/wakeup.h"
+#include "replay/answers.h"
 #include "replay/commit_record.h"
 #include "replay/engine.h"
 #include "replay/reclaimer.h"
@@ -23,6 +25,7 @@
 #include "txn/catalog.h"
 #include "txn/conflict.h"
 #include "txn/session.h"
+#include "txn/store_clock.h"
 
 namespace ext2cow {
 
@@ -103,6 +106,11 @@ class EngineImpl : public Engine {
   // that failed.
   void MeasureMarked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int64_t Now() const;
+  // Sets the store's clock going. Sessions whose records don't say when they
+  // were last used on it count as used now.
+  absl::Status StartClock();
+  // The session is in use.
+  void NoteUse(SessionRecord* record);
   void Tick();
   void CheckSuperblockNow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   void CollectGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
@@ -348,6 +356,7 @@ class EngineImpl : public Engine {
   Device* const device_;
   const EngineOptions options_;
   uint64_t history_;  // constant after Start
+  StoreClock clock_;
   LimitBudget store_budget_;
   ReadMemory read_memory_;
   std::unique_ptr<Store> store_;
@@ -387,6 +396,7 @@ class EngineImpl : public Engine {
   mutable absl::Mutex hint_mu_ ABSL_ACQUIRED_AFTER(mu_);
   std::string oldest_pin_ ABSL_GUARDED_BY(hint_mu_);
 
+  Wakeup stop_ticking_;
   std::thread ticker_;
 };
 

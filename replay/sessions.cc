@@ -164,7 +164,7 @@ SessionRecord EngineImpl::RecordOf(const Session& session) {
   record.anonymous = session.life.anonymous;
   record.ever_written |= session.written.load();
   record.changed_bytes = session.stack->ChangedBytes();
-  record.last_used = Now();
+  NoteUse(&record);
   for (const auto& [inode, file] : session.files) {
     record.files[inode] = file.path;
     record.marked.insert(inode);

@@ -12,6 +12,7 @@ namespace ext2cow {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kSessionVersion = 2;     // 1 had no time on the store's clock
 constexpr uint8_t kGenerationVersion = 2;  // 1 had no undo set
 
 void PutLayers(RecordWriter* w, const std::vector<LayerId>& layers) {
@@ -81,7 +82,7 @@ absl::StatusOr<Superblock> GetSuperblock(RecordReader* r) {
 }  // namespace
 
 std::string EncodeSession(const SessionRecord& record) {
-  RecordWriter w('S', kVersion);
+  RecordWriter w('S', kSessionVersion);
   w.Bytes(record.name).U64(record.generation);
   PutLayers(&w, record.layers);
   w.U8(record.from_connection).U8(record.anonymous).U8(record.ever_written);
@@ -96,12 +97,14 @@ std::string EncodeSession(const SessionRecord& record) {
   for (const SnapshotRecord& snapshot : record.snapshots) {
     PutSnapshot(&w, snapshot);
   }
+  w.U64(static_cast<uint64_t>(record.used));
   return w.Finish();
 }
 
 absl::StatusOr<SessionRecord> DecodeSession(std::string_view bytes) {
   absl::StatusOr<RecordReader> r =
-      RecordReader::Open(bytes, 'S', kVersion, "a session's record");
+      RecordReader::Open(bytes, 'S', kSessionVersion, "a session's record",
+                         /*oldest=*/1);
   if (!r.ok()) return r.status();
   SessionRecord record;
   record.name = r->Bytes();
@@ -126,6 +129,7 @@ absl::StatusOr<SessionRecord> DecodeSession(std::string_view bytes) {
     if (!snapshot.ok()) return snapshot.status();
     record.snapshots.push_back(*std::move(snapshot));
   }
+  if (r->version() >= 2) record.used = static_cast<int64_t>(r->U64());
   if (absl::Status done = r->Done(); !done.ok()) return done;
   return record;
 }
@@ -236,6 +240,23 @@ absl::StatusOr<IdentityRecord> DecodeIdentity(std::string_view bytes) {
   return record;
 }
 
+std::string EncodeClock(int64_t seconds) {
+  return RecordWriter('U', kVersion)
+      .U64(static_cast<uint64_t>(seconds))
+      .Finish();
+}
+
+absl::StatusOr<int64_t> DecodeClock(std::string_view bytes) {
+  absl::StatusOr<RecordReader> r = RecordReader::Open(
+      bytes, 'U', kVersion, "the record of the store's clock");
+  if (!r.ok()) return r.status();
+  const int64_t seconds = static_cast<int64_t>(r->U64());
+  if (absl::Status done = r->Done(); !done.ok()) return done;
+  if (seconds >= 0) return seconds;
+  return absl::DataLossError(absl::StrCat(
+      "the record of the store's clock is damaged: it shows ", seconds));
+}
+
 std::string SessionKey(const std::string& name) {
   return KeyBuilder(KeyType::kSession).Name(name).Build();
 }
@@ -246,5 +267,6 @@ std::string TagKey(const std::string& name) {
   return KeyBuilder(KeyType::kTag).Name(name).Build();
 }
 std::string IdentityKey() { return KeyBuilder(KeyType::kIdentity).Build(); }
+std::string ClockKey() { return KeyBuilder(KeyType::kClock).Build(); }
 
 }  // namespace ext2cow
