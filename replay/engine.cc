@@ -22,6 +22,8 @@ constexpr size_t kMaxNameLength = 64;
 // Of ext2cow-cache: five parts are RocksDB's; write caches, read sets and file maps
 // have one each.
 constexpr uint64_t kCacheParts = 8;
+// Pins that the message of a full store names.
+constexpr size_t kPinsNamed = 4;
 
 }  // namespace
 
@@ -233,7 +235,12 @@ absl::Status EngineImpl::NeedImage() const {
 void EngineImpl::NoteOldestPin() {
   absl::MutexLock lock(&mu_);
   const Generation oldest = catalog_.OldestNeeded(history_);
-  std::string pins = absl::StrJoin(catalog_.PinnedBy(oldest), ", ");
+  std::vector<std::string> names = catalog_.PinnedBy(oldest);
+  if (const size_t more = names.size() - kPinsNamed; names.size() > kPinsNamed) {
+    names.resize(kPinsNamed);
+    names.push_back(absl::StrCat("and ", more, " more"));
+  }
+  std::string pins = absl::StrJoin(names, ", ");
   if (pins.empty()) pins = "ext2cow-history";
   absl::MutexLock hint(&hint_mu_);
   oldest_pin_ = absl::StrCat("; the oldest pin is on generation ", oldest,
