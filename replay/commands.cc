@@ -299,6 +299,9 @@ absl::StatusOr<Json> EngineImpl::CommitCommand(const Json& params,
                                                const Progress& progress) {
   auto request = ParseCommit(params);
   if (!request.ok()) return request.status();
+  if (RangePage::IsAsked(params)) {
+    return ListConflicts(*request, RangePage::Of(params));
+  }
   return Commit(*request, progress);
 }
 
@@ -318,7 +321,8 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
   };
   static const auto* const commands = new std::map<std::string, Command>{
       {"commit",
-       {nullptr, {"session", "isolation", "on_conflict", "dry_run", "force"}}},
+       {nullptr,
+        {"session", "isolation", "on_conflict", "dry_run", "force", "skip"}}},
       {"revert", {nullptr, {"point"}}},
       {"ls", {&EngineImpl::Ls, {}}},
       {"info", {&EngineImpl::Info, {"session"}}},
@@ -329,7 +333,8 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
       {"rm", {&EngineImpl::Rm, {"session", "force"}}},
       {"diff", {&EngineImpl::Diff, {"session", "against", "skip"}}},
       {"rebase",
-       {&EngineImpl::Rebase, {"session", "isolation", "on_conflict", "force"}}},
+       {&EngineImpl::Rebase,
+        {"session", "isolation", "on_conflict", "force", "skip"}}},
       {"log", {&EngineImpl::Log, {}}},
       {"tag", {&EngineImpl::Tag, {"name", "generation"}}},
       {"untag", {&EngineImpl::Untag, {"name"}}},

@@ -138,13 +138,16 @@ class Engine {
   // command's --json object. A conflict is an answer ("result":"conflict"), not an
   // error. kInvalidArgument: bad usage, also a parameter that is not listed here or
   // is of another type.
-  //   commit {session, isolation?, on_conflict?, dry_run?, force?}
+  //   commit {session, isolation?, on_conflict?, dry_run?, force?, skip?}
   //   ls {} | info {session} | create {session, at?} | snapshot {session, name}
   //   rollback {session, name, force?} | clone {source, name}
-  //   rm {session (NAME or NAME@SNAP), force?} | diff {session, against?}
-  //   rebase {session, isolation?, on_conflict?, force?} | log {}
+  //   rm {session (NAME or NAME@SNAP), force?}
+  //   diff {session, against?, skip?} | map {session, skip?}
+  //   rebase {session, isolation?, on_conflict?, force?, skip?} | log {}
   //   tag {name, generation?} | untag {name} | revert {point} | gc {}
-  //   adopt {} | check {} | map {session}
+  //   adopt {} | check {}
+  // Lists of ranges come in pages (RangePage): `skip` asks for those after so many,
+  // and lets commit and rebase do nothing but list what they are refused for.
   virtual absl::StatusOr<nlohmann::json> Execute(const std::string& method,
                                                  const nlohmann::json& params,
                                                  Progress progress) = 0;

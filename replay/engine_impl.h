@@ -90,6 +90,8 @@ class EngineImpl : public Engine {
   struct Verdict {
     Generation newest = 0;  // checked up to here
     bool moves = false;     // to there, as nothing that was known differs
+    bool connected = false;     // clients remember bytes
+    bool read_changed = false;  // under snapshot isolation: some of those
     std::vector<Conflict> conflicts;
     bool refused = false;
     BlockSets dropped;  // `theirs`: the session's blocks that give way
@@ -212,12 +214,14 @@ class EngineImpl : public Engine {
   absl::StatusOr<nlohmann::json> RecordCommit(const CommitRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::StatusOr<Frozen> Freeze(Session* session, bool dry_run);
+  // What the session read and wrote against every commit after its generation.
+  Verdict Compare(const Session& session, const CommitRequest& request)
+      ABSL_SHARED_LOCKS_REQUIRED(session.gate);
   absl::StatusOr<Verdict> CheckAndMove(const std::shared_ptr<Session>& session,
                                        const CommitRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // Decides what conflicts mean; `connected`: clients remember bytes.
-  absl::Status Judge(const CommitRequest& request, bool connected,
-                     Verdict* verdict);
+  // Decides what conflicts mean.
+  absl::Status Judge(const CommitRequest& request, Verdict* verdict);
   using ServedFiles = std::map<SpaceId, ServedFile>;
   // The session's open files in `generation`.
   absl::StatusOr<ServedFiles> ServedAt(const Session& session,
@@ -334,6 +338,12 @@ class EngineImpl : public Engine {
   // inspect.cc
   absl::StatusOr<Json> Diff(const Json& params);
   absl::StatusOr<Json> Map(const Json& params);
+  // A page of what a commit or rebase like this is refused for.
+  absl::StatusOr<Json> ListConflicts(const CommitRequest& request,
+                                     RangePage page);
+  // Of the files that its record or its clients know.
+  std::map<SpaceId, std::string> PathsOf(const Session& session)
+      ABSL_SHARED_LOCKS_REQUIRED(session.gate);
   // Adds to `paths` the files that a record may not name yet.
   absl::StatusOr<std::map<SpaceId, SpaceChanges>> ChangesOf(
       const std::string& session, std::map<SpaceId, std::string>* paths);

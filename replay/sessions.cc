@@ -463,7 +463,8 @@ void EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
   }
   options_.log(absl::StrCat(
       "session ", session->name(), " could not be committed and is kept: ",
-      result.ok() ? result->dump() : std::string(result.status().message())));
+      result.ok() ? DescribeConflicts(*result)
+                  : std::string(result.status().message())));
 }
 
 }  // namespace ext2cow

@@ -226,11 +226,13 @@ absl::StatusOr<nlohmann::json> Client::Run(const std::string& method,
                                            nlohmann::json params,
                                            const Engine::Progress& progress) {
   auto answer = RunOnce(method, params, progress);
-  if (method != "diff" && method != "map") return answer;
   while (answer.ok() && answer->contains("more")) {
     params["skip"] = CountRanges(&*answer);
     auto page = RunOnce(method, params, progress);
-    if (!page.ok()) return page.status();
+    if (!page.ok()) {
+      // What is refused stays refused: its list then ends with "more".
+      return answer->contains("conflicts") ? answer : page.status();
+    }
     AppendRanges(*std::move(page), &*answer);
   }
   return answer;
