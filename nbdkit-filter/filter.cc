@@ -34,6 +34,7 @@
 #include "absl/synchronization/mutex.h"
 #include "nbdkit-filter/command_line.h"
 #include "nbdkit-filter/control_server.h"
+#include "nbdkit-filter/failure_log.h"
 #include "nbdkit-filter/next_device.h"
 #include "nbdkit-filter/parameters.h"
 #include "overlay/printable.h"
@@ -43,6 +44,8 @@ namespace ext2cow {
 namespace {
 
 constexpr uint32_t kMaxRequest = 32 << 20;
+// How often the log says how many requests failed.
+constexpr unsigned kSumUpSeconds = 10;
 
 // The server: one a process.
 struct Server {
@@ -83,6 +86,12 @@ void Log(const std::string& line) {
   nbdkit_error("%s", Printable(line).c_str());
 }
 
+// What happens again and again while the server runs.
+FailureLog* failures() {
+  static auto* const failures = new FailureLog(Log);
+  return failures;
+}
+
 int Fail(const absl::Status& status) {
   Log(std::string(status.message()));
   return -1;
@@ -104,13 +113,21 @@ int ErrnoOf(const absl::Status& status) {
   }
 }
 
-int Answer(const absl::Status& status, int* err) {
+Connection* Of(void* handle) { return static_cast<Connection*>(handle); }
+
+int Answer(void* handle, const absl::Status& status, int* err) {
   if (status.ok()) return 0;
   *err = ErrnoOf(status);
-  return Fail(status);
+  failures()->Note("failed requests of " + Of(handle)->description(),
+                   absl::StrCat(*err), std::string(status.message()));
+  return -1;
 }
 
-Connection* Of(void* handle) { return static_cast<Connection*>(handle); }
+void* Refuse(const absl::Status& status) {
+  const std::string line(status.message());
+  failures()->Note("refused connections", line, line);
+  return nullptr;
+}
 
 // nbdkit changes its directory when it goes to the background.
 std::string Absolute(const std::string& path) {
@@ -231,8 +248,7 @@ bool IsStopping() {
 // Blocks until the server stops, then lets go of every session at once: nbdkit
 // itself would wait for idle clients and may be killed meanwhile.
 void WaitForShutdown() {
-  while (nbdkit_nanosleep(3600, 0) == 0) {
-  }
+  while (nbdkit_nanosleep(kSumUpSeconds, 0) == 0) failures()->SumUp();
   server()->engine->Shutdown();
   server()->control->Stop();
 }
@@ -246,7 +262,7 @@ absl::Status StartServing(nbdkit_backend* backend) {
   s->device = *std::move(device);
   s->parameters.engine.stopping = IsStopping;
   s->parameters.engine.log = [](const std::string& line) {
-    Log("ext2cow: " + line);
+    failures()->Note("times", line, "ext2cow: " + line);
   };
   auto engine = Engine::Open(std::move(s->lock), s->device.get(),
                              s->parameters.engine);
@@ -298,6 +314,7 @@ void Cleanup(nbdkit_backend*) {
   Server* const s = server();
   nbdkit_shutdown();  // with -s it was the only client that ended the server
   if (s->shutdown.joinable()) s->shutdown.join();
+  failures()->SumUp();
   s->control.reset();
   s->engine.reset();
   s->device.reset();
@@ -329,15 +346,9 @@ const char* DefaultExport(nbdkit_next_default_export*, nbdkit_backend*, int,
 void* OpenConnection(nbdkit_next_open*, nbdkit_context*, int readonly,
                      const char* export_name, int) {
   auto request = ParseExportName(export_name, server()->parameters.rules);
-  if (!request.ok()) {
-    Fail(request.status());
-    return nullptr;
-  }
+  if (!request.ok()) return Refuse(request.status());
   auto connection = server()->engine->Connect(*request, readonly != 0);
-  if (!connection.ok()) {
-    Fail(connection.status());
-    return nullptr;
-  }
+  if (!connection.ok()) return Refuse(connection.status());
   return connection->release();
 }
 
@@ -378,7 +389,7 @@ int CanMultiConn(nbdkit_next*, void* handle) {
 
 int Pread(nbdkit_next*, void* handle, void* buffer, uint32_t count,
           uint64_t offset, uint32_t, int* err) {
-  return Answer(Of(handle)->Read(offset, buffer, count), err);
+  return Answer(handle, Of(handle)->Read(offset, buffer, count), err);
 }
 
 absl::Status FlushIf(uint32_t flags, void* handle, absl::Status status) {
@@ -389,16 +400,18 @@ absl::Status FlushIf(uint32_t flags, void* handle, absl::Status status) {
 int Pwrite(nbdkit_next*, void* handle, const void* buffer, uint32_t count,
            uint64_t offset, uint32_t flags, int* err) {
   return Answer(
-      FlushIf(flags, handle, Of(handle)->Write(offset, buffer, count)), err);
+      handle, FlushIf(flags, handle, Of(handle)->Write(offset, buffer, count)),
+      err);
 }
 
 int Flush(nbdkit_next*, void* handle, uint32_t, int* err) {
-  return Answer(Of(handle)->Flush(), err);
+  return Answer(handle, Of(handle)->Flush(), err);
 }
 
 int Trim(nbdkit_next*, void* handle, uint32_t count, uint64_t offset,
          uint32_t flags, int* err) {
-  return Answer(FlushIf(flags, handle,
+  return Answer(handle,
+                FlushIf(flags, handle,
                         Of(handle)->Zero(offset, count, ZeroKind::kDiscard)),
                 err);
 }
@@ -407,7 +420,8 @@ int Zero(nbdkit_next*, void* handle, uint32_t count, uint64_t offset,
          uint32_t flags, int* err) {
   const ZeroKind kind = flags & NBDKIT_FLAG_MAY_TRIM ? ZeroKind::kDiscard
                                                      : ZeroKind::kAllocate;
-  return Answer(FlushIf(flags, handle, Of(handle)->Zero(offset, count, kind)),
+  return Answer(handle,
+                FlushIf(flags, handle, Of(handle)->Zero(offset, count, kind)),
                 err);
 }
 
@@ -427,12 +441,12 @@ int Extents(nbdkit_next*, void* handle, uint32_t count, uint64_t offset,
     *err = errno;
     return -1;
   }
-  return Answer(status, err);
+  return Answer(handle, status, err);
 }
 
 int Cache(nbdkit_next*, void* handle, uint32_t count, uint64_t offset, uint32_t,
           int* err) {
-  return Answer(Of(handle)->Prefetch(offset, count), err);
+  return Answer(handle, Of(handle)->Prefetch(offset, count), err);
 }
 
 // Fields come and go between nbdkit's versions: by assignment, not by position.

@@ -62,10 +62,10 @@ std::string RecordWriter::Finish() {
   return std::move(bytes_);
 }
 
-absl::StatusOr<RecordReader> RecordReader::OpenAny(std::string_view bytes,
-                                                   char type, uint8_t oldest,
-                                                   uint8_t newest,
-                                                   const std::string& what) {
+absl::StatusOr<RecordReader> RecordReader::Open(std::string_view bytes,
+                                                char type, uint8_t version,
+                                                const std::string& what,
+                                                uint8_t oldest) {
   if (bytes.size() < 2 + kSumSize) {
     return absl::DataLossError(absl::StrCat(what, " is damaged: too short"));
   }
@@ -78,13 +78,15 @@ absl::StatusOr<RecordReader> RecordReader::OpenAny(std::string_view bytes,
   if (body[0] != type) {
     return absl::DataLossError(absl::StrCat(what, " is of another type"));
   }
-  const auto version = static_cast<uint8_t>(body[1]);
-  if (version < oldest || version > newest) {
-    return absl::DataLossError(absl::StrCat(what, " has version ", version,
+  const uint8_t found = static_cast<uint8_t>(body[1]);
+  const bool known =
+      found == version || (oldest != 0 && found >= oldest && found < version);
+  if (!known) {
+    return absl::DataLossError(absl::StrCat(what, " has version ", found,
                                             "; this program knows version ",
-                                            newest));
+                                            version));
   }
-  return RecordReader(version, body.substr(2), what);
+  return RecordReader(body.substr(2), what, found);
 }
 
 std::string_view RecordReader::Take(size_t n) {

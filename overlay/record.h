@@ -37,16 +37,12 @@ class RecordWriter {
 class RecordReader {
  public:
   // kDataLoss when the frame, type, version or checksum does not fit; `what`
-  // names the record in the message. `bytes` must outlive the reader.
+  // names the record in the message. `bytes` must outlive the reader. `oldest`:
+  // the first version that fits, too; 0: `version` alone does.
   static absl::StatusOr<RecordReader> Open(std::string_view bytes, char type,
                                            uint8_t version,
-                                           const std::string& what) {
-    return OpenAny(bytes, type, version, version, what);
-  }
-  // The same for a record of any version from `oldest` to `newest`.
-  static absl::StatusOr<RecordReader> OpenAny(std::string_view bytes, char type,
-                                              uint8_t oldest, uint8_t newest,
-                                              const std::string& what);
+                                           const std::string& what,
+                                           uint8_t oldest = 0);
 
   uint8_t version() const { return version_; }
 
@@ -63,13 +59,13 @@ class RecordReader {
   absl::Status Done() const;
 
  private:
-  RecordReader(uint8_t version, std::string_view rest, std::string what)
-      : version_(version), rest_(rest), what_(std::move(what)) {}
+  RecordReader(std::string_view rest, std::string what, uint8_t version)
+      : rest_(rest), what_(std::move(what)), version_(version) {}
   std::string_view Take(size_t n);
 
-  uint8_t version_;
   std::string_view rest_;
   std::string what_;
+  uint8_t version_;
   bool ok_ = true;
 };
 

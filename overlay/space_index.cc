@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <iterator>
+#include <limits>
 
 namespace ext2cow {
 
@@ -96,6 +97,39 @@ SpaceIndex::Run SpaceIndex::Describe(uint64_t block, uint64_t limit) const {
           std::min(limit, end - block)};
 }
 
+bool SpaceIndex::Holds(uint64_t block) const {
+  if (Find(block) != nullptr) return true;
+  const auto zero = zeroes_.At(block);
+  return zero != zeroes_.runs().end() && zero->first <= block;
+}
+
+// The chunk's blocks in runs of zeroes.
+uint64_t SpaceIndex::ZeroBits(uint64_t chunk) const {
+  const BlockRange all = {chunk * kChunkBlocks, kChunkBlocks};
+  uint64_t bits = 0;
+  for (auto run = zeroes_.At(all.first);
+       run != zeroes_.runs().end() && run->first < all.end(); ++run) {
+    bits |= BitsInChunk(chunk, {run->first, run->second.count});
+  }
+  return bits;
+}
+
+// How many blocks of the range count in blocks_.
+uint64_t SpaceIndex::HeldIn(BlockRange range) const {
+  uint64_t held = 0;
+  for (auto it = chunks_.lower_bound(range.first / kChunkBlocks);
+       it != chunks_.end() && it->first * kChunkBlocks < range.end(); ++it) {
+    const uint64_t bits = it->second.mask() & BitsInChunk(it->first, range);
+    held += static_cast<uint64_t>(std::popcount(bits & ~ZeroBits(it->first)));
+  }
+  for (auto run = zeroes_.At(range.first);
+       run != zeroes_.runs().end() && run->first < range.end(); ++run) {
+    held += std::min(range.end(), run->first + run->second.count) -
+            std::max(range.first, run->first);
+  }
+  return held;
+}
+
 uint64_t SpaceIndex::CountOf(uint32_t slot, BlockRange range) const {
   uint64_t count = 0;
   for (auto it = chunks_.lower_bound(range.first / kChunkBlocks);
@@ -114,6 +148,9 @@ void SpaceIndex::Put(BlockRange range, uint32_t slot,
     const uint64_t end = std::min(range.end(), (chunk + 1) * kChunkBlocks);
     ChunkEntries& entries = chunks_[chunk];
     if (entries.mask() == 0) entries.Reserve(end - block);
+    uint64_t added = BitsInChunk(chunk, {block, end - block}) & ~entries.mask();
+    if (added != 0) added &= ~ZeroBits(chunk);
+    blocks_ += static_cast<uint64_t>(std::popcount(added));
     for (; block < end; ++block) {
       IndexEntry entry;
       entry.slot = slot & 0x7fffffff;
@@ -128,6 +165,7 @@ void SpaceIndex::Zero(
     BlockRange range, ZeroKind kind, uint32_t slot,
     absl::FunctionRef<void(uint64_t chunk, uint64_t bits)> erased,
     std::vector<uint64_t>* changed) {
+  blocks_ += range.count - HeldIn(range);
   for (auto it = chunks_.lower_bound(range.first / kChunkBlocks);
        it != chunks_.end() && it->first * kChunkBlocks < range.end();) {
     const uint64_t bits = BitsInChunk(it->first, range) & it->second.mask();
@@ -149,6 +187,7 @@ void SpaceIndex::DropBefore(uint32_t slot) {
     it = it->second.mask() == 0 ? chunks_.erase(it) : std::next(it);
   }
   zeroes_.DropBefore(slot);
+  blocks_ = HeldIn({0, std::numeric_limits<uint64_t>::max()});
 }
 
 void SpaceIndex::AddTo(SpaceChanges* changes) const {

@@ -58,6 +58,10 @@ class SpaceIndex {
     uint64_t count;
   };
   Run Describe(uint64_t block, uint64_t limit) const;
+  // Blocks that some layer holds, as data or as zeroes: counted as they come
+  // and go.
+  uint64_t blocks() const { return blocks_; }
+  bool Holds(uint64_t block) const;
   // Entries of `slot` in the range.
   uint64_t CountOf(uint32_t slot, BlockRange range) const;
 
@@ -76,8 +80,12 @@ class SpaceIndex {
   const ZeroRuns& zeroes() const { return zeroes_; }
 
  private:
+  uint64_t ZeroBits(uint64_t chunk) const;
+  uint64_t HeldIn(BlockRange range) const;
+
   Chunks chunks_;
   ZeroRuns zeroes_;
+  uint64_t blocks_ = 0;
 };
 
 // The bits of `range` in `chunk`, which it must meet.

@@ -206,9 +206,8 @@ std::map<SpaceId, SpaceChanges> StackImpl::Changes() const {
 }
 
 uint64_t StackImpl::ChangedBytes() const {
-  uint64_t blocks = 0;
-  for (const auto& [space, changes] : Changes()) blocks += changes.Count();
-  return blocks * kBlockSize;
+  absl::ReaderMutexLock lock(&mu_);
+  return state_.ChangedBlocks() * kBlockSize;
 }
 
 void StackImpl::Push(LayerId layer) {

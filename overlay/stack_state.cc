@@ -112,7 +112,13 @@ void StackState::DropOldest(size_t keep) {
     slots_.pop_front();
     reserved_.pop_front();
   }
-  for (auto& [id, space] : spaces_) space.index.DropBefore(first_slot_);
+  for (auto& [id, space] : spaces_) {
+    space.index.DropBefore(first_slot_);
+    space.only_cached = static_cast<uint64_t>(absl::c_count_if(
+        space.cache, [&index = space.index](const auto& entry) {
+          return !index.Holds(entry.first);
+        }));
+  }
 }
 
 void StackState::LoadZeroes(size_t layer_index, SpaceId space, uint64_t first,
@@ -240,6 +246,14 @@ std::map<SpaceId, SpaceChanges> StackState::Changes() const {
   return all;
 }
 
+uint64_t StackState::ChangedBlocks() const {
+  uint64_t blocks = 0;
+  for (const auto& [id, space] : spaces_) {
+    blocks += space.index.blocks() + space.only_cached;
+  }
+  return blocks;
+}
+
 std::vector<BlockRange> StackState::OwnData(SpaceId id, BlockRange range) const {
   std::vector<BlockRange> own;
   const Space* space = Find(id);
@@ -305,20 +319,37 @@ void StackState::Unreserve(uint64_t blocks) {
 }
 
 void StackState::PutCached(SpaceId id, uint64_t block, BlockBuffer buffer) {
+  Space& space = spaces_[id];
   const auto [it, added] =
-      spaces_[id].cache.insert_or_assign(block, std::move(buffer));
-  if (added) CountCached(cached_blocks_ + 1);
+      space.cache.insert_or_assign(block, std::move(buffer));
+  if (!added) return;
+  CountCached(cached_blocks_ + 1);
+  if (!space.index.Holds(block)) ++space.only_cached;
+}
+
+StackState::Cache::iterator StackState::EraseCached(Space* space,
+                                                    Cache::iterator it) {
+  CountCached(cached_blocks_ - 1);
+  if (!space->index.Holds(it->first)) --space->only_cached;
+  return space->cache.erase(it);
 }
 
 uint64_t StackState::EraseCached(Space* space, BlockRange range) {
-  uint64_t only_cached = 0;
+  uint64_t not_own = 0;
   auto it = space->cache.lower_bound(range.first);
   while (it != space->cache.end() && it->first < range.end()) {
-    if (!IsOwn(space->index.Find(it->first))) ++only_cached;
-    CountCached(cached_blocks_ - 1);
-    it = space->cache.erase(it);
+    if (!IsOwn(space->index.Find(it->first))) ++not_own;
+    it = EraseCached(space, it);
   }
-  return only_cached;
+  return not_own;
+}
+
+void StackState::PutOwn(Space* space, uint64_t block,
+                        const uint32_t* checksum) {
+  if (space->cache.contains(block) && !space->index.Holds(block)) {
+    --space->only_cached;
+  }
+  space->index.Put({block, 1}, newest_slot(), checksum);
 }
 
 void StackState::PutData(SpaceId id, BlockRange range,
@@ -353,7 +384,7 @@ void StackState::Zero(SpaceId id, BlockRange range, ZeroKind kind) {
 
 void StackState::Resum(SpaceId id, uint64_t block, uint32_t checksum) {
   Space& space = spaces_[id];
-  space.index.Put({block, 1}, newest_slot(), &checksum);
+  PutOwn(&space, block, &checksum);
   space.unnamed.insert(block / kChunkBlocks);
 }
 
@@ -385,8 +416,7 @@ void StackState::Drained(const CachedBlock& drained, uint32_t checksum) {
   }
   if (it == space.cache.end() && entry->is_row) return;  // flushed meanwhile
   if (it != space.cache.end() && it->second == drained.buffer) {
-    space.cache.erase(it);
-    CountCached(cached_blocks_ - 1);
+    EraseCached(&space, it);
   }
   Resum(drained.space, drained.block, checksum);
 }
@@ -505,11 +535,8 @@ void StackState::Named(const Naming& naming) {
       space.unnamed.insert(row.block / kChunkBlocks);
       continue;
     }
-    if (it->second == row.buffer) {
-      space.cache.erase(it);
-      CountCached(cached_blocks_ - 1);
-    }
-    space.index.Put({row.block, 1}, newest_slot(), nullptr);
+    if (it->second == row.buffer) EraseCached(&space, it);
+    PutOwn(&space, row.block, nullptr);
   }
 }
 

@@ -105,6 +105,8 @@ class StackState {
   void LookupStored(SpaceId space, uint64_t block, Pieces* pieces) const;
   SpaceIndex::Run Describe(SpaceId space, uint64_t block, uint64_t limit) const;
   std::map<SpaceId, SpaceChanges> Changes() const;
+  // How many blocks those are: counted as they come and go.
+  uint64_t ChangedBlocks() const;
   // The newest layer's blocks of the range that are in its data file.
   std::vector<BlockRange> OwnData(SpaceId space, BlockRange range) const;
 
@@ -144,9 +146,11 @@ class StackState {
   void Named(const Naming& naming);
 
  private:
+  using Cache = absl::btree_map<uint64_t, BlockBuffer>;
   struct Space {
     SpaceIndex index;
-    absl::btree_map<uint64_t, BlockBuffer> cache;
+    Cache cache;
+    uint64_t only_cached = 0;  // blocks that the index does not hold
     // Of the newest layer:
     absl::flat_hash_set<uint64_t> unnamed;           // chunks
     absl::flat_hash_set<uint64_t> unnamed_zeroes;    // first blocks
@@ -165,8 +169,11 @@ class StackState {
   }
   void SetRows(Space* space, uint64_t chunk, uint64_t bits);
   void CountCached(size_t blocks);
-  // Returns how many blocks were only in the cache.
+  Cache::iterator EraseCached(Space* space, Cache::iterator it);
+  // Returns how many blocks the newest layer does not hold.
   uint64_t EraseCached(Space* space, BlockRange range);
+  // Puts the newest layer's block into the index, whatever the cache holds.
+  void PutOwn(Space* space, uint64_t block, const uint32_t* checksum);
   ChunkRecord OwnRecord(const Space& space, uint64_t chunk) const;
   void NameChunk(SpaceId id, Space* space, uint64_t chunk, uint64_t new_rows,
                  Naming* naming);

@@ -17,10 +17,13 @@ const char* KindName(Conflict::Kind kind) {
 
 }  // namespace
 
-RangePage RangePage::Of(const nlohmann::json& params) {
+bool RangePage::IsAsked(const nlohmann::json& params) {
   const auto it = params.find("skip");
-  const bool given = it != params.end() && it->is_number_unsigned();
-  return RangePage(given ? it->get<uint64_t>() : 0);
+  return it != params.end() && it->is_number_unsigned();
+}
+
+RangePage RangePage::Of(const nlohmann::json& params) {
+  return RangePage(IsAsked(params) ? params["skip"].get<uint64_t>() : 0);
 }
 
 bool RangePage::Take() {
@@ -53,11 +56,11 @@ Json ConflictJson(const Conflict& conflict, const std::string& path) {
 
 Json ConflictAnswer(const std::string& session, Generation base,
                     const std::vector<Conflict>& conflicts,
-                    const std::map<SpaceId, std::string>& paths) {
-  RangePage page;
+                    const std::map<SpaceId, std::string>& paths,
+                    RangePage page) {
   Json list = Json::array();
   for (const Conflict& conflict : conflicts) {
-    if (!page.Take()) break;
+    if (!page.Take()) continue;
     list.push_back(ConflictJson(conflict, PathOf(paths, conflict.inode)));
   }
   Json answer = {{"result", "conflict"},
@@ -66,6 +69,22 @@ Json ConflictAnswer(const std::string& session, Generation base,
                  {"conflicts", std::move(list)}};
   page.Finish(&answer);
   return answer;
+}
+
+std::string DescribeConflicts(const Json& answer) {
+  const Json& conflicts = answer.at("conflicts");
+  const Json& first = conflicts.at(0);
+  std::string text =
+      absl::StrCat(first["kind"].get<std::string>(),
+                   " conflict with generation ", first["generation"].dump(),
+                   " of session ", first["by"].get<std::string>(), ": ",
+                   first["length"].dump(), " bytes at ", first["start"].dump(),
+                   " of ", first["path"].get<std::string>());
+  if (conflicts.size() > 1) {
+    absl::StrAppend(&text, " and ", answer.contains("more") ? "more than " : "",
+                    conflicts.size() - 1, " others");
+  }
+  return text;
 }
 
 }  // namespace ext2cow

@@ -21,6 +21,8 @@ class RangePage {
  public:
   static constexpr uint64_t kRanges = 16384;
   explicit RangePage(uint64_t skip = 0) : skip_(skip) {}
+  // Whether a command asks for one that is not the first.
+  static bool IsAsked(const nlohmann::json& params);
   // The page that a command's `skip` asks for.
   static RangePage Of(const nlohmann::json& params);
 
@@ -38,10 +40,14 @@ class RangePage {
 std::string PathOf(const std::map<SpaceId, std::string>& paths, SpaceId inode);
 
 nlohmann::json ConflictJson(const Conflict& conflict, const std::string& path);
-// Of a commit or rebase that is refused: the first page of `conflicts`.
+// Of a commit or rebase that is refused: one page of `conflicts`.
 nlohmann::json ConflictAnswer(const std::string& session, Generation base,
                               const std::vector<Conflict>& conflicts,
-                              const std::map<SpaceId, std::string>& paths);
+                              const std::map<SpaceId, std::string>& paths,
+                              RangePage page = RangePage());
+
+// The same in a few words, for a line of the log.
+std::string DescribeConflicts(const nlohmann::json& answer);
 
 }  // namespace ext2cow
 

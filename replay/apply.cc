@@ -14,9 +14,10 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "ext2fs/ext2_fs.h"
 #include "ext2fs/ext2fs.h"
+#include "overlay/wakeup.h"
 #include "replay/background_flush.h"
 #include "replay/commit_record.h"
 #include "replay/image_check.h"
@@ -196,14 +197,14 @@ absl::Status Apply(Device* device, const CommitRecords& records,
   uint64_t done = 0, total = 0;
   for (const auto& record : records) total += record->Bytes();
   bool told = false;
-  absl::Time next = absl::Now() + kProgressEvery;
+  absl::Duration next = SteadyTime() + kProgressEvery;
   BackgroundFlush flush(device);
   const auto wrote = [&](uint64_t bytes) {
     flush.Wrote(bytes);
     done += bytes;
-    if (!progress || (!(told && done == total) && absl::Now() < next)) return;
+    if (!progress || (!(told && done == total) && SteadyTime() < next)) return;
     told = true;
-    next = absl::Now() + kProgressEvery;
+    next = SteadyTime() + kProgressEvery;
     progress(done, total);
   };
   // What a later one writes again need not be written before.

@@ -108,7 +108,8 @@ absl::StatusOr<Json> EngineImpl::Create(const Json& params) {
   SessionRecord record;
   record.name = *name;
   record.generation = *generation;
-  record.created = record.last_used = Now();
+  record.created = Now();
+  NoteUse(&record);
   if (absl::Status s = SaveSession(record, /*sync=*/true); !s.ok()) return s;
   return SessionJson(record);
 }
@@ -168,7 +169,7 @@ absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
   record->changed_bytes = it->changed_bytes;
   record->reads = it->reads;
   record->marked.clear();
-  record->last_used = Now();
+  NoteUse(&*record);
   record->snapshots.erase(it + 1, record->snapshots.end());
   absl::MutexLock lock(&mu_);
   if (absl::Status s = SaveSession(*record, /*sync=*/true); !s.ok()) return s;
@@ -194,7 +195,8 @@ absl::StatusOr<Json> EngineImpl::Clone(const Json& params) {
     const SessionRecord& from = *catalog_.FindSession(source->session);
     SessionRecord clone;
     clone.name = *name;
-    clone.created = clone.last_used = Now();
+    clone.created = Now();
+    NoteUse(&clone);
     clone.layers = std::move(frozen.layers);
     clone.layers.push_back(*layer);
     clone.generation = frozen.generation;
@@ -296,6 +298,9 @@ absl::StatusOr<Json> EngineImpl::CommitCommand(const Json& params,
                                                const Progress& progress) {
   auto request = ParseCommit(params);
   if (!request.ok()) return request.status();
+  if (RangePage::IsAsked(params)) {
+    return ListConflicts(*request, RangePage::Of(params));
+  }
   return Commit(*request, progress);
 }
 
@@ -315,7 +320,8 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
   };
   static const auto* const commands = new std::map<std::string, Command>{
       {"commit",
-       {nullptr, {"session", "isolation", "on_conflict", "dry_run", "force"}}},
+       {nullptr,
+        {"session", "isolation", "on_conflict", "dry_run", "force", "skip"}}},
       {"revert", {nullptr, {"point"}}},
       {"ls", {&EngineImpl::Ls, {}}},
       {"info", {&EngineImpl::Info, {"session"}}},
@@ -326,7 +332,8 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
       {"rm", {&EngineImpl::Rm, {"session", "force"}}},
       {"diff", {&EngineImpl::Diff, {"session", "against", "skip"}}},
       {"rebase",
-       {&EngineImpl::Rebase, {"session", "isolation", "on_conflict", "force"}}},
+       {&EngineImpl::Rebase,
+        {"session", "isolation", "on_conflict", "force", "skip"}}},
       {"log", {&EngineImpl::Log, {}}},
       {"tag", {&EngineImpl::Tag, {"name", "generation"}}},
       {"untag", {&EngineImpl::Untag, {"name"}}},

@@ -123,8 +123,7 @@ absl::StatusOr<EngineImpl::Frozen> EngineImpl::Freeze(Session* session,
   return frozen;
 }
 
-absl::Status EngineImpl::Judge(const CommitRequest& request, bool connected,
-                               Verdict* verdict) {
+absl::Status EngineImpl::Judge(const CommitRequest& request, Verdict* verdict) {
   if (verdict->conflicts.empty()) return absl::OkStatus();
   if (request.on_conflict == OnConflict::kFail) {
     verdict->refused = true;
@@ -133,7 +132,7 @@ absl::Status EngineImpl::Judge(const CommitRequest& request, bool connected,
   const BlockSets read_write =
       ConflictBlocks(verdict->conflicts, Conflict::Kind::kReadWrite);
   if (request.on_conflict == OnConflict::kOurs) {
-    if (connected && !read_write.empty()) {
+    if (verdict->connected && !read_write.empty()) {
       return absl::FailedPreconditionError(absl::StrCat(
           "session ", request.session,
           " is connected and has read blocks that changed since: close its "
@@ -148,7 +147,7 @@ absl::Status EngineImpl::Judge(const CommitRequest& request, bool connected,
     verdict->refused = true;
     return absl::OkStatus();
   }
-  if (connected) {
+  if (verdict->connected) {
     return absl::FailedPreconditionError(absl::StrCat(
         "session ", request.session,
         " is connected, and its clients know the blocks that would give way: "
@@ -208,36 +207,41 @@ absl::Status EngineImpl::MoveTo(Session* session, Generation generation) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
-    const std::shared_ptr<Session>& session, const CommitRequest& request) {
+EngineImpl::Verdict EngineImpl::Compare(const Session& session,
+                                        const CommitRequest& request) {
   Verdict verdict;
-  absl::MutexLock gate(&session->gate);
-  BlockSets writes = WrittenBlocks(session->stack->Changes());
-  const BlockSets reads = session->reads.Snapshot();
+  BlockSets writes = WrittenBlocks(session.stack->Changes());
+  const BlockSets reads = session.reads.Snapshot();
   if (request.on_conflict == OnConflict::kTheirs &&
       request.isolation == Isolation::kSerializable) {
     // What was read and then written was read: the rest that the session wrote
     // may come from it.
     for (const auto& [inode, set] : reads) writes[inode].Subtract(set);
   }
-  bool connected, read_changed;
-  {
-    absl::MutexLock lock(&mu_);
-    const auto later = catalog_.Later(session->generation);
-    verdict.newest = catalog_.identity().newest;
-    connected = session->life.connections > 0 &&
-                !(request.dry_run && request.force);
-    verdict.conflicts = FindConflicts(reads, writes, later, request.isolation);
-    read_changed = request.isolation == Isolation::kSnapshot &&
-                   !FindConflicts(reads, {}, later, Isolation::kSerializable)
-                        .empty();
-    verdict.moves =
-        verdict.conflicts.empty() && !read_changed && !request.dry_run;
-  }
-  if (absl::Status s = Judge(request, connected, &verdict); !s.ok()) return s;
+  absl::MutexLock lock(&mu_);
+  const auto later = catalog_.Later(session.generation);
+  verdict.newest = catalog_.identity().newest;
+  verdict.connected =
+      session.life.connections > 0 && !(request.dry_run && request.force);
+  verdict.conflicts = FindConflicts(reads, writes, later, request.isolation);
+  verdict.read_changed =
+      request.isolation == Isolation::kSnapshot &&
+      !FindConflicts(reads, {}, later, Isolation::kSerializable).empty();
+  verdict.moves =
+      verdict.conflicts.empty() && !verdict.read_changed && !request.dry_run;
+  return verdict;
+}
+
+absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
+    const std::shared_ptr<Session>& session, const CommitRequest& request) {
+  absl::MutexLock gate(&session->gate);
+  Verdict verdict = Compare(*session, request);
+  if (absl::Status s = Judge(request, &verdict); !s.ok()) return s;
   if (verdict.refused) return verdict;
   if (request.dry_run) {
-    if (connected && read_changed) return ReadWhatChanged(*session);
+    if (verdict.connected && verdict.read_changed) {
+      return ReadWhatChanged(*session);
+    }
     return verdict;
   }
   {
@@ -249,11 +253,11 @@ absl::StatusOr<EngineImpl::Verdict> EngineImpl::CheckAndMove(
       return verdict;
     }
   }
-  if (!connected && !verdict.conflicts.empty()) {
+  if (!verdict.connected && !verdict.conflicts.empty()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "session ", session->name(), " was connected meanwhile: try again"));
   }
-  if (read_changed) return ReadWhatChanged(*session);
+  if (verdict.read_changed) return ReadWhatChanged(*session);
   // Its clients see the newest generation from now on, once that is durable.
   if (absl::Status s = store_->health(); !s.ok()) return s;
   {

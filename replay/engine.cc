@@ -22,6 +22,8 @@ constexpr size_t kMaxNameLength = 64;
 // Of ext2cow-cache: five parts are RocksDB's; write caches, read sets and file maps
 // have one each.
 constexpr uint64_t kCacheParts = 8;
+// Pins that the message of a full store names.
+constexpr size_t kPinsNamed = 4;
 
 }  // namespace
 
@@ -52,6 +54,7 @@ EngineImpl::EngineImpl(Device* device, EngineOptions options)
     : device_(device),
       options_(std::move(options)),
       history_(options_.history),
+      clock_(options_.steady),
       store_budget_("the store", options_.max_store, nullptr),
       read_memory_(options_.cache_bytes / kCacheParts) {
   store_budget_.set_hint([this] {
@@ -113,6 +116,7 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
   if (absl::Status status = SaveHistory(); !status.ok()) return status;
+  if (absl::Status status = StartClock(); !status.ok()) return status;
   {
     absl::MutexLock held(&mu_);
     MeasureMarked();
@@ -141,6 +145,30 @@ absl::Status EngineImpl::SaveHistory() {
   return status;
 }
 
+absl::Status EngineImpl::StartClock() {
+  if (absl::Status s = clock_.Load(*store_); !s.ok()) return s;
+  absl::MutexLock lock(&mu_);
+  std::vector<SessionRecord> unknown;
+  for (const auto& [name, record] : catalog_.sessions()) {
+    clock_.GoOnFrom(record.used);
+    if (record.used == SessionRecord::kUnknown) unknown.push_back(record);
+  }
+  if (unknown.empty()) return absl::OkStatus();
+  rocksdb::WriteBatch batch;
+  for (SessionRecord& record : unknown) {
+    record.used = clock_.Seconds();
+    batch.Put(SessionKey(record.name), EncodeSession(record));
+    catalog_.PutSession(std::move(record));
+  }
+  if (!options_.serving) return absl::OkStatus();  // the next server does it
+  return store_->Write(&batch, /*sync=*/false);
+}
+
+void EngineImpl::NoteUse(SessionRecord* record) {
+  record->last_used = Now();
+  record->used = clock_.Seconds();
+}
+
 absl::Status EngineImpl::Stopped() const {
   if (!closed_) return absl::OkStatus();
   return absl::CancelledError("the server is stopping");
@@ -153,11 +181,10 @@ absl::Status EngineImpl::ImageStatus() const {
 
 // Runs until the server stops: what must happen every second.
 void EngineImpl::Tick() {
-  for (;;) {
+  while (!stop_ticking_.WaitFor(absl::Seconds(1))) {
     std::vector<std::shared_ptr<Session>> sessions;
     {
       absl::MutexLock lock(&mu_);
-      mu_.AwaitWithTimeout(absl::Condition(&stopping_), absl::Seconds(1));
       if (stopping_) return;
       for (const auto& [name, session] : live_) {
         if (!session->life.busy) sessions.push_back(session);
@@ -176,6 +203,8 @@ void EngineImpl::Tick() {
       CollectGenerations();
       commit_mu_.Unlock();
     }
+    // What is wrong with the store, its users say.
+    clock_.SaveWhenDue(store_.get()).IgnoreError();
     ExpireSessions();
     Reclaim();
     NoteOldestPin();
@@ -206,7 +235,12 @@ absl::Status EngineImpl::NeedImage() const {
 void EngineImpl::NoteOldestPin() {
   absl::MutexLock lock(&mu_);
   const Generation oldest = catalog_.OldestNeeded(history_);
-  std::string pins = absl::StrJoin(catalog_.PinnedBy(oldest), ", ");
+  std::vector<std::string> names = catalog_.PinnedBy(oldest);
+  if (const size_t more = names.size() - kPinsNamed; names.size() > kPinsNamed) {
+    names.resize(kPinsNamed);
+    names.push_back(absl::StrCat("and ", more, " more"));
+  }
+  std::string pins = absl::StrJoin(names, ", ");
   if (pins.empty()) pins = "ext2cow-history";
   absl::MutexLock hint(&hint_mu_);
   oldest_pin_ = absl::StrCat("; the oldest pin is on generation ", oldest,
@@ -220,11 +254,12 @@ void EngineImpl::Refuse(absl::Status why) {
 
 void EngineImpl::ExpireSessions() {
   if (options_.expire == absl::InfiniteDuration()) return;
-  const int64_t before = absl::ToUnixSeconds(options_.now() - options_.expire);
+  const int64_t now = clock_.Seconds();
   absl::MutexLock lock(&mu_);
   std::vector<std::string> expired;
   for (const auto& [name, record] : catalog_.sessions()) {
-    if (record.from_connection && record.last_used < before &&
+    if (record.from_connection &&
+        absl::Seconds(now - record.used) > options_.expire &&
         !live_.contains(name) && !taken_.contains(name)) {
       expired.push_back(name);
     }
@@ -244,6 +279,7 @@ void EngineImpl::Shutdown() {
     for (const auto& [name, session] : live_) sessions.push_back(session);
   }
   SyncPoint("stop:begun");
+  stop_ticking_.Wake();
   if (ticker_.joinable()) ticker_.join();
   {
     absl::MutexLock commit(&commit_mu_);
@@ -260,6 +296,7 @@ void EngineImpl::Shutdown() {
   absl::MutexLock commit(&commit_mu_);
   closed_ = true;
   reclaimer_->Stop();
+  if (options_.serving) clock_.Save(store_.get()).IgnoreError();
   if (absl::Status status = store_->Close(); !status.ok()) {
     options_.log(std::string(status.message()));
   }

@@ -19,6 +19,7 @@
 #include "overlay/device.h"
 #include "overlay/stack.h"
 #include "overlay/store.h"
+#include "overlay/wakeup.h"
 #include "txn/isolation.h"
 
 namespace ext2cow {
@@ -46,8 +47,12 @@ struct EngineOptions {
   std::function<bool()> stopping;
   // One line, no newline; any thread. Never null in a server.
   std::function<void(const std::string& line)> log;
-  // The time of day: seconds are kept. Any thread; tests replace it.
+  // The time of day, to be shown: seconds are kept. Any thread; tests replace
+  // it.
   std::function<absl::Time()> now = absl::Now;
+  // The time since some moment of the past, to be counted (StoreClock).
+  // Likewise.
+  std::function<absl::Duration()> steady = SteadyTime;
   // Where tests put the store on files of their own; null: the real ones.
   std::function<void(StoreOptions* store)> adjust_store;
 };
@@ -133,13 +138,16 @@ class Engine {
   // command's --json object. A conflict is an answer ("result":"conflict"), not an
   // error. kInvalidArgument: bad usage, also a parameter that is not listed here or
   // is of another type.
-  //   commit {session, isolation?, on_conflict?, dry_run?, force?}
+  //   commit {session, isolation?, on_conflict?, dry_run?, force?, skip?}
   //   ls {} | info {session} | create {session, at?} | snapshot {session, name}
   //   rollback {session, name, force?} | clone {source, name}
-  //   rm {session (NAME or NAME@SNAP), force?} | diff {session, against?}
-  //   rebase {session, isolation?, on_conflict?, force?} | log {}
+  //   rm {session (NAME or NAME@SNAP), force?}
+  //   diff {session, against?, skip?} | map {session, skip?}
+  //   rebase {session, isolation?, on_conflict?, force?, skip?} | log {}
   //   tag {name, generation?} | untag {name} | revert {point} | gc {}
-  //   adopt {} | check {} | map {session}
+  //   adopt {} | check {}
+  // Lists of ranges come in pages (RangePage): `skip` asks for those after so many,
+  // and lets commit and rebase do nothing but list what they are refused for.
   virtual absl::StatusOr<nlohmann::json> Execute(const std::string& method,
                                                  const nlohmann::json& params,
                                                  Progress progress) = 0;

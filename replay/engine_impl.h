@@ -16,6 +16,8 @@
 #include "absl/synchronization/mutex.h"
 #include "overlay/image.h"
 #include "overlay/map_cache.h"
+#include "overlay/wakeup.h"
+#include "replay/answers.h"
 #include "replay/commit_record.h"
 #include "replay/engine.h"
 #include "replay/reclaimer.h"
@@ -23,6 +25,7 @@
 #include "txn/catalog.h"
 #include "txn/conflict.h"
 #include "txn/session.h"
+#include "txn/store_clock.h"
 
 namespace ext2cow {
 
@@ -87,6 +90,8 @@ class EngineImpl : public Engine {
   struct Verdict {
     Generation newest = 0;  // checked up to here
     bool moves = false;     // to there, as nothing that was known differs
+    bool connected = false;     // clients remember bytes
+    bool read_changed = false;  // under snapshot isolation: some of those
     std::vector<Conflict> conflicts;
     bool refused = false;
     BlockSets dropped;  // `theirs`: the session's blocks that give way
@@ -103,6 +108,11 @@ class EngineImpl : public Engine {
   // that failed.
   void MeasureMarked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int64_t Now() const;
+  // Sets the store's clock going. Sessions whose records don't say when they
+  // were last used on it count as used now.
+  absl::Status StartClock();
+  // The session is in use.
+  void NoteUse(SessionRecord* record);
   void Tick();
   void CheckSuperblockNow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   void CollectGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
@@ -214,12 +224,14 @@ class EngineImpl : public Engine {
   absl::StatusOr<nlohmann::json> RecordCommit(const CommitRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::StatusOr<Frozen> Freeze(Session* session, bool dry_run);
+  // What the session read and wrote against every commit after its generation.
+  Verdict Compare(const Session& session, const CommitRequest& request)
+      ABSL_SHARED_LOCKS_REQUIRED(session.gate);
   absl::StatusOr<Verdict> CheckAndMove(const std::shared_ptr<Session>& session,
                                        const CommitRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // Decides what conflicts mean; `connected`: clients remember bytes.
-  absl::Status Judge(const CommitRequest& request, bool connected,
-                     Verdict* verdict);
+  // Decides what conflicts mean.
+  absl::Status Judge(const CommitRequest& request, Verdict* verdict);
   using ServedFiles = std::map<SpaceId, ServedFile>;
   // The session's open files in `generation`.
   absl::StatusOr<ServedFiles> ServedAt(const Session& session,
@@ -339,6 +351,12 @@ class EngineImpl : public Engine {
   // inspect.cc
   absl::StatusOr<Json> Diff(const Json& params);
   absl::StatusOr<Json> Map(const Json& params);
+  // A page of what a commit or rebase like this is refused for.
+  absl::StatusOr<Json> ListConflicts(const CommitRequest& request,
+                                     RangePage page);
+  // Of the files that its record or its clients know.
+  std::map<SpaceId, std::string> PathsOf(const Session& session)
+      ABSL_SHARED_LOCKS_REQUIRED(session.gate);
   // Adds to `paths` the files that a record may not name yet.
   absl::StatusOr<std::map<SpaceId, SpaceChanges>> ChangesOf(
       const std::string& session, std::map<SpaceId, std::string>* paths);
@@ -361,6 +379,7 @@ class EngineImpl : public Engine {
   Device* const device_;
   const EngineOptions options_;
   uint64_t history_;  // constant after Start
+  StoreClock clock_;
   LimitBudget store_budget_;
   ReadMemory read_memory_;
   std::unique_ptr<Store> store_;
@@ -399,6 +418,7 @@ class EngineImpl : public Engine {
   mutable absl::Mutex hint_mu_ ABSL_ACQUIRED_AFTER(mu_);
   std::string oldest_pin_ ABSL_GUARDED_BY(hint_mu_);
 
+  Wakeup stop_ticking_;
   std::thread ticker_;
 };
 

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Looking without changing: diff and map.
+// Looking without changing: diff, map, and the pages of a list of conflicts.
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -190,6 +190,30 @@ absl::StatusOr<Json> EngineImpl::Diff(const Json& params) {
   return answer;
 }
 
+std::map<SpaceId, std::string> EngineImpl::PathsOf(const Session& session) {
+  std::map<SpaceId, std::string> paths;
+  {
+    absl::MutexLock lock(&mu_);
+    const SessionRecord* record = catalog_.FindSession(session.name());
+    if (record != nullptr) paths = record->files;
+  }
+  for (const auto& [inode, file] : session.files) paths[inode] = file.path;
+  return paths;
+}
+
+absl::StatusOr<Json> EngineImpl::ListConflicts(const CommitRequest& request,
+                                               RangePage page) {
+  auto session = Acquire(request.session, User::kCommand);
+  if (!session.ok()) return session.status();
+  auto release = absl::MakeCleanup([&] { Release(*session); });
+  absl::ReaderMutexLock gate(&(*session)->gate);
+  Verdict verdict = Compare(**session, request);
+  if (absl::Status s = Judge(request, &verdict); !s.ok()) return s;
+  if (!verdict.refused) verdict.conflicts.clear();
+  return ConflictAnswer(request.session, (*session)->generation,
+                        verdict.conflicts, PathsOf(**session), page);
+}
+
 absl::StatusOr<Json> EngineImpl::Map(const Json& params) {
   auto name = Name(params, "session");
   if (!name.ok()) return name.status();
@@ -204,14 +228,12 @@ absl::StatusOr<Json> EngineImpl::Map(const Json& params) {
   const BlockSets reads = (*session)->reads.Snapshot();
   const Generation generation = (*session)->generation;
   std::vector<Conflict> conflicts;
-  std::map<SpaceId, std::string> paths;
   {
     absl::MutexLock lock(&mu_);
     conflicts = FindConflicts(reads, writes, catalog_.Later(generation),
                               Isolation::kSerializable);
-    if (const SessionRecord* r = catalog_.FindSession(*name)) paths = r->files;
   }
-  for (const auto& [inode, file] : (*session)->files) paths[inode] = file.path;
+  const std::map<SpaceId, std::string> paths = PathsOf(**session);
   RangePage page = RangePage::Of(params);
   Json files = Json::array();
   for (const auto& [inode, path] : paths) {

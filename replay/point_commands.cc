@@ -13,16 +13,15 @@ namespace ext2cow {
 
 absl::StatusOr<Json> EngineImpl::Log(const Json&) {
   absl::MutexLock lock(&mu_);
+  std::map<Generation, std::vector<std::string>> pins = catalog_.Pins(), tags;
+  for (const auto& [tag, generation] : catalog_.tags()) {
+    tags[generation].push_back(tag);
+  }
   Json generations = Json::array();
   const auto add = [&](Generation number, const GenerationRecord* record) {
-    mu_.AssertHeld();
-    Json tags = Json::array();
-    for (const auto& [tag, generation] : catalog_.tags()) {
-      if (generation == number) tags.push_back(tag);
-    }
     Json entry = {{"generation", number},
-                  {"tags", std::move(tags)},
-                  {"pinned_by", catalog_.PinnedBy(number)}};
+                  {"tags", std::move(tags[number])},
+                  {"pinned_by", std::move(pins[number])}};
     if (record != nullptr) {
       entry["time"] = record->time;
       entry["session"] = record->session;

@@ -199,6 +199,9 @@ absl::Status EngineImpl::DropBlocks(SessionRecord* record,
 absl::StatusOr<Json> EngineImpl::Rebase(const Json& params) {
   auto request = ParseCommit(params);
   if (!request.ok()) return request.status();
+  if (RangePage::IsAsked(params)) {
+    return ListConflicts(*request, RangePage::Of(params));
+  }
   if (request->force) {
     auto record = TakeRecord(request->session, /*force=*/true);
     if (!record.ok()) return record.status();

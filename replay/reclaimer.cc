@@ -23,6 +23,7 @@ void Reclaimer::Stop() {
     absl::MutexLock lock(&mu_);
     stopping_ = true;
   }
+  hurry_.Wake();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -37,8 +38,8 @@ void Reclaimer::Await() {
     mu_.AssertReaderHeld();
     return waiting_.empty() && !busy_;
   };
+  hurry_.Wake();
   absl::MutexLock lock(&mu_);
-  hurry_ = true;
   mu_.Await(absl::Condition(&done));
 }
 
@@ -47,17 +48,15 @@ void Reclaimer::Run() {
     mu_.AssertReaderHeld();
     return !waiting_.empty() || stopping_;
   };
-  const auto hurried = [this] {
-    mu_.AssertReaderHeld();
-    return hurry_ || stopping_;
-  };
   for (;;) {
     std::vector<LayerId> layers;
     {
       absl::MutexLock lock(&mu_, absl::Condition(&ready));
       if (waiting_.empty()) return;
-      mu_.AwaitWithTimeout(absl::Condition(&hurried), kPatience);
-      hurry_ = false;
+    }
+    hurry_.WaitFor(kPatience);
+    {
+      absl::MutexLock lock(&mu_);
       layers.swap(waiting_);
       busy_ = true;
     }

@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "overlay/store.h"
 #include "overlay/types.h"
+#include "overlay/wakeup.h"
 
 namespace ext2cow {
 
@@ -42,10 +43,10 @@ class Reclaimer {
 
   Store* const store_;
   const std::function<void(const std::string&)> log_;
+  Wakeup hurry_;
   absl::Mutex mu_;
   std::vector<LayerId> waiting_ ABSL_GUARDED_BY(mu_);
   bool busy_ ABSL_GUARDED_BY(mu_) = false;
-  bool hurry_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;  // the last member: uses those above
 };

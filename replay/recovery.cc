@@ -112,7 +112,7 @@ void EngineImpl::MeasureMarked() {
     if (record.marked.empty() || record.layers.empty()) continue;
     measured.push_back(record);
     // It was in use until the crash, whenever that was.
-    measured.back().last_used = Now();
+    NoteUse(&measured.back());
     auto stack = Stack::Open(store_.get(), record.layers, {.read_only = true});
     // One that can't be read does not count as empty.
     measured.back().changed_bytes =

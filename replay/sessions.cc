@@ -201,7 +201,7 @@ SessionRecord EngineImpl::RecordOf(const Session& session) {
   record.anonymous = session.life.anonymous;
   record.ever_written |= session.written.load();
   record.changed_bytes = session.stack->ChangedBytes();
-  record.last_used = Now();
+  NoteUse(&record);
   for (const auto& [inode, file] : session.files) {
     record.files[inode] = file.path;
     record.marked.insert(inode);
@@ -509,14 +509,10 @@ std::string EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
     }
     return "";
   }
-  std::string why = "could not be committed and is kept: ";
-  if (result.ok()) {
-    Json conflict = *result;
-    conflict.erase("session");  // it may get another name
-    absl::StrAppend(&why, conflict.dump());
-  } else {
-    absl::StrAppend(&why, result.status().message());
-  }
+  const std::string why = absl::StrCat(
+      "could not be committed and is kept: ",
+      result.ok() ? DescribeConflicts(*result)
+                  : std::string(result.status().message()));
   {
     absl::MutexLock lock(&mu_);
     session->life.anonymous = false;

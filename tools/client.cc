@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "overlay/wakeup.h"
 #include "tools/file_device.h"
 #include "tools/map_picture.h"
 #include "tools/nbd_device.h"
@@ -154,7 +155,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
                                : options.control;
   // A server that is starting holds the store before it listens; another tool
   // will soon be done.
-  const absl::Time give_up = absl::Now() + kPatience;
+  const absl::Duration give_up = SteadyTime() + kPatience;
   std::unique_ptr<StoreLock> lock;
   while (lock == nullptr) {
     auto stream = ConnectSocket(path);
@@ -173,7 +174,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
       lock = *std::move(taken);
     } else if (!absl::IsUnavailable(taken.status())) {
       return taken.status();
-    } else if (absl::Now() > give_up) {
+    } else if (SteadyTime() > give_up) {
       return absl::UnavailableError(
           absl::StrCat(taken.status().message(), ", and no server listens on ",
                        path, ": --control names another socket"));
@@ -226,11 +227,13 @@ absl::StatusOr<nlohmann::json> Client::Run(const std::string& method,
                                            nlohmann::json params,
                                            const Engine::Progress& progress) {
   auto answer = RunOnce(method, params, progress);
-  if (method != "diff" && method != "map") return answer;
   while (answer.ok() && answer->contains("more")) {
     params["skip"] = CountRanges(&*answer);
     auto page = RunOnce(method, params, progress);
-    if (!page.ok()) return page.status();
+    if (!page.ok()) {
+      // What is refused stays refused: its list then ends with "more".
+      return answer->contains("conflicts") ? answer : page.status();
+    }
     AppendRanges(*std::move(page), &*answer);
   }
   return answer;

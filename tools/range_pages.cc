@@ -9,9 +9,12 @@
 namespace ext2cow {
 namespace {
 
-// All lists of all files in the answer of diff or map.
+// The lists of all files in the answer of diff or map, or of conflicts.
 template <typename Visit>
 void ForEachList(nlohmann::json* answer, Visit visit) {
+  if (answer->contains("conflicts")) {
+    return visit("", "conflicts", &(*answer)["conflicts"]);
+  }
   for (nlohmann::json& file : (*answer)["files"]) {
     for (const auto& [key, list] : file.items()) {
       if (list.is_array()) visit(file["path"], key, &list);

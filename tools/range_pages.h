@@ -7,7 +7,8 @@
 
 #include "nlohmann/json.hpp"
 
-// An answer of diff or map that comes in pages (RangePage in replay/answers.h).
+// An answer that comes in pages (RangePage in replay/answers.h): of diff or
+// map, or a list of conflicts.
 namespace ext2cow {
 
 uint64_t CountRanges(nlohmann::json* answer);

@@ -3,6 +3,7 @@
 #include "txn/catalog.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -195,22 +196,41 @@ bool Catalog::NewestNeededBeside(const std::string& except) const {
   return false;
 }
 
-std::vector<std::string> Catalog::PinnedBy(Generation generation) const {
-  std::vector<std::string> pins;
-  for (const auto& [name, tagged] : tags_) {
-    if (tagged == generation) pins.push_back("tag " + name);
+template <typename Visit>
+void Catalog::ForEachPin(Visit visit) const {
+  for (const auto& [tag, generation] : tags_) {
+    visit(generation, [&name = tag] { return "tag " + name; });
   }
-  for (const auto& [name, session] : sessions_) {
-    if (session.generation == generation) pins.push_back("session " + name);
-    for (const SnapshotRecord& snapshot : session.snapshots) {
-      if (snapshot.generation == generation) {
-        pins.push_back(absl::StrCat("snapshot ", name, "@", snapshot.name));
-      }
+  for (const auto& [session, record] : sessions_) {
+    visit(record.generation, [&name = session] { return "session " + name; });
+    for (const SnapshotRecord& snapshot : record.snapshots) {
+      visit(snapshot.generation, [&name = session, &snapshot] {
+        return absl::StrCat("snapshot ", name, "@", snapshot.name);
+      });
     }
   }
-  if (const size_t n = connection_pins_.count(generation); n > 0) {
-    pins.push_back(absl::StrCat(n, n == 1 ? " connection" : " connections"));
+  for (auto it = connection_pins_.begin(); it != connection_pins_.end();) {
+    const auto end = connection_pins_.upper_bound(*it);
+    visit(*it, [n = std::distance(it, end)] {
+      return absl::StrCat(n, n == 1 ? " connection" : " connections");
+    });
+    it = end;
   }
+}
+
+std::vector<std::string> Catalog::PinnedBy(Generation generation) const {
+  std::vector<std::string> pins;
+  ForEachPin([&](Generation pinned, auto name) {
+    if (pinned == generation) pins.push_back(name());
+  });
+  return pins;
+}
+
+std::map<Generation, std::vector<std::string>> Catalog::Pins() const {
+  std::map<Generation, std::vector<std::string>> pins;
+  ForEachPin([&](Generation pinned, auto name) {
+    pins[pinned].push_back(name());
+  });
   return pins;
 }
 

@@ -81,8 +81,14 @@ class Catalog {
   bool NewestNeededBeside(const std::string& except) const;
   // Who pins a generation: "session a", "snapshot a@s", "tag t", "connection".
   std::vector<std::string> PinnedBy(Generation generation) const;
+  // The same of all that are pinned, in one pass.
+  std::map<Generation, std::vector<std::string>> Pins() const;
 
  private:
+  // Calls visit(generation, name) for each pin; name() says who holds it.
+  template <typename Visit>
+  void ForEachPin(Visit visit) const;
+
   std::map<std::string, SessionRecord> sessions_;
   std::map<Generation, GenerationRecord> generations_;
   std::map<std::string, Generation> tags_;

@@ -12,6 +12,7 @@ namespace ext2cow {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kSessionVersion = 2;     // 1 had no time on the store's clock
 // 1 had no undo set; what 2 calls allocated leaves out blocks taken in part,
 // and what it calls freed those that a revert freed in part.
 constexpr uint8_t kGenerationVersion = 3;
@@ -84,7 +85,7 @@ absl::StatusOr<Superblock> GetSuperblock(RecordReader* r) {
 }  // namespace
 
 std::string EncodeSession(const SessionRecord& record) {
-  RecordWriter w('S', kVersion);
+  RecordWriter w('S', kSessionVersion);
   w.Bytes(record.name).U64(record.generation);
   PutLayers(&w, record.layers);
   w.U8(record.from_connection).U8(record.anonymous).U8(record.ever_written);
@@ -99,12 +100,14 @@ std::string EncodeSession(const SessionRecord& record) {
   for (const SnapshotRecord& snapshot : record.snapshots) {
     PutSnapshot(&w, snapshot);
   }
+  w.U64(static_cast<uint64_t>(record.used));
   return w.Finish();
 }
 
 absl::StatusOr<SessionRecord> DecodeSession(std::string_view bytes) {
   absl::StatusOr<RecordReader> r =
-      RecordReader::Open(bytes, 'S', kVersion, "a session's record");
+      RecordReader::Open(bytes, 'S', kSessionVersion, "a session's record",
+                         /*oldest=*/1);
   if (!r.ok()) return r.status();
   SessionRecord record;
   record.name = r->Bytes();
@@ -129,6 +132,7 @@ absl::StatusOr<SessionRecord> DecodeSession(std::string_view bytes) {
     if (!snapshot.ok()) return snapshot.status();
     record.snapshots.push_back(*std::move(snapshot));
   }
+  if (r->version() >= 2) record.used = static_cast<int64_t>(r->U64());
   if (absl::Status done = r->Done(); !done.ok()) return done;
   return record;
 }
@@ -157,8 +161,8 @@ std::string EncodeGeneration(const GenerationRecord& record) {
 
 absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
   absl::StatusOr<RecordReader> r =
-      RecordReader::OpenAny(bytes, 'G', kOldestGenerationVersion,
-                            kGenerationVersion, "a generation's record");
+      RecordReader::Open(bytes, 'G', kGenerationVersion,
+                         "a generation's record", kOldestGenerationVersion);
   if (!r.ok()) return r.status();
   GenerationRecord record;
   record.number = r->U64();
@@ -247,6 +251,23 @@ absl::StatusOr<IdentityRecord> DecodeIdentity(std::string_view bytes) {
   return record;
 }
 
+std::string EncodeClock(int64_t seconds) {
+  return RecordWriter('U', kVersion)
+      .U64(static_cast<uint64_t>(seconds))
+      .Finish();
+}
+
+absl::StatusOr<int64_t> DecodeClock(std::string_view bytes) {
+  absl::StatusOr<RecordReader> r = RecordReader::Open(
+      bytes, 'U', kVersion, "the record of the store's clock");
+  if (!r.ok()) return r.status();
+  const int64_t seconds = static_cast<int64_t>(r->U64());
+  if (absl::Status done = r->Done(); !done.ok()) return done;
+  if (seconds >= 0) return seconds;
+  return absl::DataLossError(absl::StrCat(
+      "the record of the store's clock is damaged: it shows ", seconds));
+}
+
 std::string SessionKey(const std::string& name) {
   return KeyBuilder(KeyType::kSession).Name(name).Build();
 }
@@ -257,5 +278,6 @@ std::string TagKey(const std::string& name) {
   return KeyBuilder(KeyType::kTag).Name(name).Build();
 }
 std::string IdentityKey() { return KeyBuilder(KeyType::kIdentity).Build(); }
+std::string ClockKey() { return KeyBuilder(KeyType::kClock).Build(); }
 
 }  // namespace ext2cow

@@ -37,6 +37,10 @@ struct SessionRecord {
   bool ever_written = false;
   int64_t created = 0;    // seconds since 1970
   int64_t last_used = 0;  // when its last connection closed
+  // The same on the store's clock, which decides when it expires. Records of
+  // version 1 don't say.
+  static constexpr int64_t kUnknown = -1;
+  int64_t used = kUnknown;
   uint64_t changed_bytes = 0;  // as of the last close
   std::map<SpaceId, std::string> files;  // paths of the files opened so far
   // Files opened since the read set was saved: after a crash they count as read
@@ -97,12 +101,16 @@ std::string EncodeTag(Generation generation);
 absl::StatusOr<Generation> DecodeTag(std::string_view bytes);
 std::string EncodeIdentity(const IdentityRecord& record);
 absl::StatusOr<IdentityRecord> DecodeIdentity(std::string_view bytes);
+// What the store's clock shows (store_clock.h).
+std::string EncodeClock(int64_t seconds);
+absl::StatusOr<int64_t> DecodeClock(std::string_view bytes);
 
 // Keys (overlay/FORMAT.md).
 std::string SessionKey(const std::string& name);
 std::string GenerationKey(Generation generation);
 std::string TagKey(const std::string& name);
 std::string IdentityKey();
+std::string ClockKey();
 inline constexpr char kSessionPrefix[] = "S";
 inline constexpr char kGenerationPrefix[] = "G";
 inline constexpr char kTagPrefix[] = "T";

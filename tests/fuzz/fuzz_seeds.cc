@@ -104,6 +104,7 @@ void Records(Folder folder) {
   AddRecord(&folder, 'S', EncodeSession({}));
   AddRecord(&folder, 'G', EncodeGeneration(Commit()));
   AddRecord(&folder, 'T', EncodeTag(17));
+  AddRecord(&folder, 'U', EncodeClock(86'400));
   IdentityRecord identity;
   identity.uuid = "01234567-89ab-cdef-0123-456789abcdef";
   identity.size = 1 << 30;

@@ -22,8 +22,8 @@ using fuzz::Require;
 
 constexpr LayerKey kKey = {5, 12, 3};
 
-std::string Framed(char type, std::string_view payload) {
-  RecordWriter writer(type, 1);
+std::string Framed(char type, uint8_t version, std::string_view payload) {
+  RecordWriter writer(type, version);
   for (const char byte : payload) writer.U8(static_cast<uint8_t>(byte));
   return writer.Finish();
 }
@@ -81,7 +81,7 @@ void FuzzBlockSet(std::string_view bytes) {
 // Any sequence of reads stays inside the record and ends in Done.
 void FuzzReader(std::string_view bytes) {
   const size_t half = bytes.size() / 2;
-  const std::string frame = Framed('?', bytes.substr(half));
+  const std::string frame = Framed('?', 1, bytes.substr(half));
   auto reader = RecordReader::Open(frame, '?', 1, "the fuzzed record");
   Require(reader.ok(), "a frame of our own can be opened");
   size_t left = bytes.size() - half;
@@ -114,20 +114,24 @@ void FuzzReader(std::string_view bytes) {
 
 void Fuzz(uint8_t choice, std::string_view bytes) {
   std::string frame;
-  const auto record = [&](char type) -> std::string_view {
+  const auto record = [&](char type, uint8_t version = 1) -> std::string_view {
     if (choice & 0x80) return bytes;
-    frame = Framed(type, bytes);
+    frame = Framed(type, version, bytes);
     return frame;
   };
   switch (choice & 0x7f) {
     case 'S':
-      return RoundTrip(record('S'), DecodeSession, EncodeSession);
+      return RoundTrip(record('S', 2), DecodeSession, EncodeSession);
+    case 's':  // as version 1 wrote it
+      return RoundTrip(record('S', 1), DecodeSession, EncodeSession);
     case 'G':
-      return RoundTrip(record('G'), DecodeGeneration, EncodeGeneration);
+      return RoundTrip(record('G', 2), DecodeGeneration, EncodeGeneration);
     case 'T':
       return Canonical(record('T'), DecodeTag, EncodeTag);
     case 'I':
       return Canonical(record('I'), DecodeIdentity, EncodeIdentity);
+    case 'U':
+      return Canonical(record('U'), DecodeClock, EncodeClock);
     case 'K':
       return Canonical(
           record('K'),

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 
@@ -21,6 +22,7 @@ namespace {
 
 using nlohmann::json;
 using testing::HasSubstr;
+using testing::Not;
 
 // One raw connection to the control socket.
 class ControlClient {
@@ -113,25 +115,64 @@ TEST_F(ControlTest, CommitsThroughTheSocket) {
 }
 
 // An answer with all ranges of a session could fill the server's memory.
-TEST_F(ControlTest, ManyRangesComeInPages) {
-  constexpr uint64_t kRanges = 20'000, kPage = 16'384;
-  ImageSpec spec;
-  spec.size = "200M";
-  spec.files = {{kDisk, std::string(2 * kRanges * 4096, '\0')}};
-  server_.reset();
-  std::filesystem::remove_all(store_);
-  MakeImage(spec);
-  Start();
-  NbdClient writer = Connect("s");
-  for (uint64_t i = 0; i < kRanges; ++i) {
-    ASSERT_EQ(writer.Write(2 * i * 4096, "x"), 0);
+class ControlPagesTest : public ControlTest {
+ protected:
+  static constexpr uint64_t kRanges = 20'000, kPage = 16'384;
+
+  void SetUp() override {
+    ImageSpec spec;
+    spec.size = "200M";
+    spec.files = {{kDisk, std::string(2 * kRanges * 4096, '\0')}};
+    MakeImage(spec);
+    Start();
+    std::vector<NbdRequest> requests;
+    for (uint64_t i = 0; i < kRanges; ++i) {
+      requests.push_back({NbdRequest::Kind::kTrim, 2 * i * 4096, 4096});
+    }
+    Connect("s").RunBatch(&requests);
+    for (const NbdRequest& request : requests) ASSERT_EQ(request.error, 0);
   }
-  ControlClient client(socket_);
-  const auto ask = [&](const char* method, uint64_t skip) {
+  json Ask(const std::string& method, const json& params) {
+    ControlClient client(socket_);
     return client.Ask({{"jsonrpc", "2.0"},
                        {"id", 1},
                        {"method", method},
-                       {"params", {{"session", "s"}, {"skip", skip}}}})["result"];
+                       {"params", params}})["result"];
+  }
+  // All that "s" wrote, and five blocks that it read.
+  void CommitAnother() {
+    for (uint64_t i = 0; i < 5; ++i) Connect("s").Read(40 * i * 4096 + 4096, 1);
+    NbdClient other = Connect("other");
+    for (uint64_t at = 0; at < 2 * kRanges * 4096; at += kMiB) {
+      const uint64_t length = std::min(kMiB, 2 * kRanges * 4096 - at);
+      ASSERT_EQ(other.Write(at, Repeat('y', length)), 0);
+    }
+    CommitJson({"other"});
+  }
+  static void ExpectAllConflicts(const ProcessResult& refused) {
+    EXPECT_EQ(refused.status, 3) << refused.err;
+    const json answer = json::parse(refused.out, nullptr, false);
+    EXPECT_FALSE(answer.contains("more"));
+    ASSERT_EQ(answer["conflicts"].size(), kRanges + 5);
+    EXPECT_EQ(answer["conflicts"][kPage], (json{{"path", kDisk},
+                                                {"start", 2 * kPage * 4096},
+                                                {"length", 4096},
+                                                {"kind", "write-write"},
+                                                {"generation", 1},
+                                                {"by", "other"}}));
+    EXPECT_EQ(answer["conflicts"][kRanges]["kind"], "read-write");
+  }
+  static void ExpectAllLines(const ProcessResult& refused) {
+    EXPECT_EQ(refused.status, 3) << refused.err;
+    const auto lines = std::count(refused.out.begin(), refused.out.end(), '\n');
+    EXPECT_EQ(lines, 2 + static_cast<std::ptrdiff_t>(kRanges) + 5);
+    EXPECT_THAT(refused.out, Not(HasSubstr("more")));
+  }
+};
+
+TEST_F(ControlPagesTest, OfRanges) {
+  const auto ask = [&](const char* method, uint64_t skip) {
+    return Ask(method, {{"session", "s"}, {"skip", skip}});
   };
   const json first = ask("diff", 0), last = ask("diff", kPage);
   EXPECT_EQ(first["blocks"], kRanges);
@@ -147,16 +188,48 @@ TEST_F(ControlTest, ManyRangesComeInPages) {
   ASSERT_EQ(diff["files"][0]["ranges"].size(), kRanges);
   EXPECT_EQ(diff["files"][0]["ranges"][kPage]["start"], 2 * kPage * 4096);
   const json map = json::parse(Tool({"map", "s", "--json"}).out);
-  EXPECT_EQ(map["files"][0]["written"].size(), kRanges);
+  EXPECT_EQ(map["files"][0]["zeroed"].size(), kRanges);
+}
 
-  NbdClient other = Connect("other");
-  ASSERT_EQ(other.Write(0, Repeat('y', 2 * kRanges * 4096 / 8)), 0);
-  ASSERT_EQ(other.Write(2 * kRanges * 4096 / 8,
-                        Repeat('y', 2 * kRanges * 4096 / 8 * 7)), 0);
-  ASSERT_EQ(Commit({"other"}).status, 0);
-  const ProcessResult refused = Commit({"s"});
-  EXPECT_EQ(refused.status, 3);
-  EXPECT_TRUE(json::parse(refused.out).contains("more"));
+TEST_F(ControlPagesTest, OfConflicts) {
+  CommitAnother();
+  const json first = Ask("commit", {{"session", "s"}});
+  EXPECT_EQ(first["conflicts"].size(), kPage);
+  EXPECT_EQ(first["more"], true);
+  for (const char* method : {"commit", "rebase"}) {
+    const json last = Ask(method, {{"session", "s"}, {"skip", kPage}});
+    EXPECT_EQ(last["conflicts"].size(), kRanges + 5 - kPage);
+    EXPECT_FALSE(last.contains("more"));
+  }
+  ExpectAllConflicts(Commit({"s"}));
+  ExpectAllConflicts(Commit({"--dry-run", "s"}));
+  ExpectAllConflicts(Tool({"rebase", "s", "--json"}));
+  ExpectAllLines(RunProgram({CommitToolPath(), "--store", store_, "s"}));
+  ExpectAllLines(Tool({"rebase", "s"}));
+
+  ASSERT_EQ(server_->Stop(), 0);
+  const std::vector<std::string> offline = {"--store", store_, "--image",
+                                            image_};
+  const auto run = [&](std::vector<std::string> words) {
+    words.insert(words.end(), offline.begin(), offline.end());
+    return RunProgram(words);
+  };
+  ExpectAllConflicts(run({CommitToolPath(), "s", "--json"}));
+  ExpectAllConflicts(run({ToolPath(), "rebase", "s", "--json"}));
+  ExpectAllLines(run({CommitToolPath(), "s"}));
+}
+
+// Who asks for the second page of a list gets a list, come what may meanwhile.
+TEST_F(ControlPagesTest, LookingAtConflictsCommitsNothing) {
+  for (const char* method : {"commit", "rebase"}) {
+    const json page = Ask(method, {{"session", "s"}, {"skip", 0}});
+    EXPECT_EQ(page["result"], "conflict") << page;
+    EXPECT_EQ(page["conflicts"], json::array());
+    EXPECT_FALSE(page.contains("more"));
+  }
+  const json info = json::parse(Tool({"info", "s", "--json"}).out);
+  EXPECT_EQ(info["newest_generation"], 0);
+  EXPECT_EQ(info["changed_bytes"], kRanges * 4096);
 }
 
 TEST_F(ControlTest, ErrorsHaveTheCodesOfJsonRpc) {

@@ -2,10 +2,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <signal.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <ctime>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "tests/support/server_fixture.h"
 
 namespace ext2cow::test {
@@ -196,7 +200,10 @@ TEST_F(SessionTest, CommitOnDisconnectThatConflictsKeepsTheSession) {
   third.Disconnect();
   EXPECT_EQ(Connect("@latest").Read(0, 5), "first");
   EXPECT_EQ(Connect("second").Read(0, 6), "second");
-  EXPECT_THAT(server_->Log(), HasSubstr("second"));
+  EXPECT_THAT(server_->Log(),
+              HasSubstr("session second could not be committed and is kept: "
+                        "write-write conflict with generation 1 of session "
+                        "first: 4096 bytes at 0 of /disks/disk.img\n"));
   // The anonymous one is kept under a generated name, and the log says which.
   const nlohmann::json list =
       nlohmann::json::parse(Tool({"ls", "--json"}).out, nullptr, false);
@@ -220,6 +227,54 @@ TEST_F(SessionTest, MaxSessionAnswersEnospcAndTheSessionLivesOn) {
   EXPECT_EQ(client.Trim(0, 4 * kMiB), 0);
   EXPECT_EQ(client.Flush(), 0);
   EXPECT_EQ(client.Write(kMiB, Repeat('y', 65536)), 0) << "space came back";
+}
+
+// How many failed requests of the session the log tells of: a line with "(N
+// more failed requests ...)" of so many, any other of one.
+int FailuresTold(const std::string& log, const std::string& session) {
+  const std::string summed_up =
+      absl::StrCat(" more failed requests of session ", session, ")");
+  int told = 0;
+  const std::vector<std::string> lines = absl::StrSplit(log, '\n');
+  for (const std::string& line : lines) {
+    if (!absl::StrContains(line, absl::StrCat("session ", session, " ")))
+      continue;
+    told += absl::EndsWith(line, summed_up)
+                ? std::atoi(line.c_str() + line.rfind('(') + 1)
+                : 1;
+  }
+  return told;
+}
+
+TEST_F(SessionTest, ManyFailedRequestsAreFewLines) {
+  Start({"ext2cow-max-session=1M"});
+  {
+    NbdClient client = Connect("s"), other = Connect("other");
+    EXPECT_EQ(client.Write(0, Repeat('n', kMiB)), 0);
+    EXPECT_EQ(other.Write(0, Repeat('n', kMiB)), 0);
+    for (int i = 0; i < 3000; ++i) {
+      ASSERT_EQ(client.Write(kMiB, Repeat('n', 4096)), ENOSPC);
+    }
+    EXPECT_EQ(other.Write(kMiB, Repeat('n', 4096)), ENOSPC);
+  }
+  EXPECT_EQ(server_->Stop(), 0);
+  const std::string log = server_->Log();
+  EXPECT_EQ(FailuresTold(log, "s"), 3000) << log;
+  EXPECT_EQ(FailuresTold(log, "other"), 1) << log;
+  EXPECT_LT(std::count(log.begin(), log.end(), '\n'), 300)
+      << log.substr(0, 9000);
+}
+
+TEST_F(SessionTest, ManyRefusedConnectionsAreFewLines) {
+  Start();
+  for (int i = 0; i < 200; ++i) {
+    EXPECT_FALSE(NbdClient(server_->socket(), "s@missing").connected());
+  }
+  EXPECT_EQ(server_->Stop(), 0);
+  const std::string log = server_->Log();
+  EXPECT_THAT(log, HasSubstr("there is no snapshot s@missing\n"));
+  EXPECT_THAT(log, HasSubstr(" more refused connections)"));
+  EXPECT_LT(std::count(log.begin(), log.end(), '\n'), 100) << log;
 }
 
 TEST_F(SessionTest, WithoutAStoreNothingStays) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/strings/escaping.h"
 #include "overlay/record.h"
 
 namespace ext2cow {
@@ -18,6 +19,7 @@ SessionRecord FullSession() {
   record.ever_written = true;
   record.created = 1700000000;
   record.last_used = 1700000100;
+  record.used = 5000;
   record.changed_bytes = 8192;
   record.files = {{12, "/disk.img"}, {13, "/a b"}};
   record.marked = {13};
@@ -37,9 +39,34 @@ TEST(RecordsTest, ASessionComesBackWhole) {
   auto record = DecodeSession(bytes);
   ASSERT_TRUE(record.ok()) << record.status();
   EXPECT_EQ(EncodeSession(*record), bytes);
+  EXPECT_EQ(record->used, 5000);
   EXPECT_EQ(record->files.at(13), "/a b");
   EXPECT_EQ(record->snapshots.at(0).changed_bytes, 4096u);
   EXPECT_EQ(record->snapshots.at(0).reads.at(13).Count(), 1u);
+}
+
+// Byte for byte what version 1 wrote: all but the time on the store's clock.
+TEST(RecordsTest, ASessionOfVersion1ComesBack) {
+  const std::string bytes = absl::HexStringToBytes(
+      "53010400000063692d3729000000000000000300000003000000000000000900"
+      "0000000000001b0000000000000001000100f153650000000064f15365000000"
+      "000020000000000000020000000c000000090000002f6469736b2e696d670d00"
+      "0000040000002f612062010000000d000000010000000c0000000300000064e8"
+      "070100000005000000636c65616e280000000000000001000000030000000000"
+      "000000000000000000000010000000000000010000000d000000020000000501"
+      "9178dd4d32ebe369");
+  auto back = DecodeSession(bytes);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->used, SessionRecord::kUnknown);
+  SessionRecord record = FullSession();
+  record.used = SessionRecord::kUnknown;
+  EXPECT_EQ(EncodeSession(*back), EncodeSession(record));
+}
+
+TEST(RecordsTest, ARecordOfALaterVersionIsRefused) {
+  EXPECT_EQ(DecodeSession(RecordWriter('S', 3).Finish()).status().message(),
+            "a session's record has version 3; this program knows version 2");
+  EXPECT_FALSE(DecodeSession(RecordWriter('S', 0).Finish()).ok());
 }
 
 TEST(RecordsTest, AGenerationComesBackWhole) {
