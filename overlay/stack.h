@@ -137,6 +137,11 @@ absl::Status DeleteLayer(const Store& store, rocksdb::WriteBatch* batch,
 absl::Status RemoveLayerFiles(Store* store, absl::Span<const LayerId> layers);
 // Whether the store has no records of the layer.
 absl::StatusOr<bool> IsEmptyLayer(const Store& store, LayerId layer);
+
+  // Whether something was written, zeroed or trimmed since the last Flush.
+  virtual bool Unflushed() const = 0;
+  // The disk begins with what a Flush would have to wait for.
+  virtual void StartSync() = 0;
 // The layers that the store has records or files of.
 absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store);
 // What one layer alone holds and how many bytes that is on disk.

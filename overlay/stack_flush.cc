@@ -139,7 +139,10 @@ absl::Status StackImpl::Flush() {
     flushing_ = true;
     number = ++flushes_started_;
   }
+  // Before it looks what there is: who writes from now on sets it again.
+  const bool unflushed = unflushed_.exchange(false);
   const absl::Status status = FlushOnce(/*sync=*/true, nullptr);
+  if (!status.ok() && unflushed) unflushed_ = true;
   absl::MutexLock lock(&flush_mu_);
   flushing_ = false;
   if (status.ok()) flush_finished_ = number;

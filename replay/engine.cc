@@ -123,6 +123,7 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   if (options_.serving) {
     NoteOldestPin();
     ticker_ = std::thread([this] { Tick(); });
+    write_back_ = std::thread([this] { WriteBack(); });
   }
   return absl::OkStatus();
 }
@@ -154,22 +155,10 @@ absl::Status EngineImpl::ImageStatus() const {
 // Runs until the server stops: what must happen every second.
 void EngineImpl::Tick() {
   for (;;) {
-    std::vector<std::shared_ptr<Session>> sessions;
     {
       absl::MutexLock lock(&mu_);
       mu_.AwaitWithTimeout(absl::Condition(&stopping_), absl::Seconds(1));
       if (stopping_) return;
-      for (const auto& [name, session] : live_) {
-        if (!session->life.busy) sessions.push_back(session);
-      }
-    }
-    for (const auto& session : sessions) {
-      SyncPoint("tick:drain");
-      absl::ReaderMutexLock gate(&session->gate);
-      if (session->stack == nullptr) continue;  // unloaded meanwhile
-      if (absl::Status s = session->stack->Drain(); !s.ok()) {
-        options_.log(std::string(s.message()));
-      }
     }
     if (commit_mu_.TryLock()) {  // a commit does these itself
       CheckSuperblockNow();
@@ -245,6 +234,7 @@ void EngineImpl::Shutdown() {
   }
   SyncPoint("stop:begun");
   if (ticker_.joinable()) ticker_.join();
+  if (write_back_.joinable()) write_back_.join();
   {
     absl::MutexLock commit(&commit_mu_);
     for (const auto& session : sessions) {

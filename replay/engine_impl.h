@@ -106,6 +106,9 @@ class EngineImpl : public Engine {
   void Tick();
   void CheckSuperblockNow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   void CollectGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // write_back.cc: what clients wrote goes to the disk by itself.
+  void WriteBack();
+  absl::Status WriteBackSession(Session* session, absl::Duration passed);
   void NoteOldestPin();
   // Not OK in a tool that was not told where the image is.
   absl::Status NeedImage() const;
@@ -392,4 +395,5 @@ class EngineImpl : public Engine {
 
 }  // namespace ext2cow
 
+  std::thread write_back_;
 #endif  // EXT2COW_REPLAY_ENGINE_IMPL_H_

@@ -14,6 +14,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "overlay/image.h"
 #include "overlay/map_cache.h"
 #include "overlay/stack.h"
@@ -117,6 +118,12 @@ class Session {
     int64_t created = 0;  // seconds since 1970
   } life;
   std::atomic<bool> persisted{false};  // the store has a record of it
+
+  // For the thread that writes back alone.
+  struct WriteBack {
+    absl::Duration unflushed;  // how old the oldest unflushed write is, at most
+    bool failed = false;       // and the log says so
+  } write_back;
 
  private:
   // The gate for one request of a client.
