@@ -68,6 +68,7 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   StoreOptions store_options;
   store_options.cache_bytes = options_.cache_bytes / kCacheParts * 5;
   store_options.write_cache_bytes = options_.cache_bytes / kCacheParts;
+  store_options.log = options_.log;
   if (options_.adjust_store) options_.adjust_store(&store_options);
   auto store = Store::Open(std::move(lock), std::move(store_options));
   if (!store.ok()) return store.status();
