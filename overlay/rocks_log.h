@@ -15,10 +15,10 @@
 
 namespace ext2cow {
 
-// RocksDB's errors, as lines of the server's log; never more than a few a minute,
-// and then how many were left out. RocksDB's own logger writes a file beside the
-// data: once that finds no room, its next line meets an assertion, which Debian's
-// build keeps, and the process aborts. Thread-safe.
+// RocksDB's errors, as lines of the server's log; never more than a few a
+// minute, and then how many were left out. RocksDB's own logger writes a file
+// beside the data: once that finds no room, its next line meets an assertion,
+// which Debian's build keeps, and the process aborts. Thread-safe.
 class RocksLog : public rocksdb::Logger {
  public:
   // `log` gets one line without a newline; null: nobody reads it.

@@ -169,6 +169,10 @@ absl::Status StackImpl::FlushOnce(bool sync, rocksdb::WriteBatch* batch) {
   absl::Status status = Healthy();
   if (status.ok()) status = store_->health();
   if (!status.ok()) return status;
+  if (absl::Status full = store_->space().RoomForRecords(); !full.ok()) {
+    absl::ReaderMutexLock lock(&mu_);
+    if (!state_.AllNamed()) return full;
+  }
   SpaceMeter::Hold hold(&store_->space());
   std::vector<CachedBlock> rows;
   status = DrainForFlush(&rows, &hold);
@@ -273,7 +277,9 @@ absl::Status StackImpl::MoveRows() {
 
 absl::Status StackImpl::WriteNaming(const Naming& naming,
                                     rocksdb::WriteBatch* batch) {
-  if (naming.mark) batch->Put(LayerMark(naming.layer), EncodeLayerMark());
+  if (naming.mark) {
+    batch->Put(LayerMark(naming.layer), EncodeLayerMark(naming.size));
+  }
   const auto key = [&](KeyType type, SpaceId space, uint64_t number) {
     return MakeLayerKey(type, {naming.layer, space, number});
   };
@@ -332,6 +338,7 @@ void StackImpl::PunchUnused(const Naming::Range& range) {
     }
     first = keep.end();
   }
+  store_->space().Freed();
 }
 
 }  // namespace ext2cow

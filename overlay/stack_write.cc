@@ -217,6 +217,11 @@ absl::Status StackImpl::ZeroHeld(SpaceId space, const RequestParts& parts,
     }
     reserved += added;
   }
+  const absl::Status room = state_.ReserveZeroes(space, parts.body, kind);
+  if (!room.ok()) {
+    state_.Unreserve(reserved);
+    return room;
+  }
   for (CachedBlock& end : ends) {
     state_.PutCached(space, end.block, std::move(end.buffer));
   }

@@ -127,8 +127,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
   rocksdb::DB* db = nullptr;
   const std::string name = absl::StrCat(directory, "/db");
   // RocksDB makes it, too, and calls it an error that it has to.
-  absl::Status status =
-      FromRocks(rocks.env->CreateDirIfMissing(name), "make");
+  absl::Status status = FromRocks(rocks.env->CreateDirIfMissing(name), "make");
   if (!status.ok()) return status;
   status = FromRocks(rocksdb::DB::Open(rocks, name, &db), "open");
   if (!status.ok()) return status;

@@ -52,12 +52,9 @@ EngineImpl::EngineImpl(Device* device, EngineOptions options)
     : device_(device),
       options_(std::move(options)),
       history_(options_.history),
-      store_budget_("the store", options_.max_store, nullptr),
+      store_budget_(options_.max_store),
       read_memory_(options_.cache_bytes / kCacheParts) {
-  store_budget_.set_hint([this] {
-    absl::MutexLock lock(&hint_mu_);
-    return oldest_pin_;
-  });
+  store_budget_.set_hint([this] { return SpaceHint(); });
 }
 
 EngineImpl::~EngineImpl() { Shutdown(); }
@@ -73,6 +70,7 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   auto store = Store::Open(std::move(lock), std::move(store_options));
   if (!store.ok()) return store.status();
   store_ = *std::move(store);
+  store_->space().set_hint([this] { return SpaceHint(); });
   reclaimer_ = std::make_unique<Reclaimer>(store_.get(), options_.log);
   auto catalog = Catalog::Load(*store_);
   if (!catalog.ok()) return catalog.status();
@@ -122,6 +120,10 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     if (absl::Status status = RemoveStrays(); !status.ok()) return status;
   }
   if (options_.serving) {
+    {
+      absl::MutexLock held(&mu_);
+      if (absl::Status status = CountHeld(); !status.ok()) return status;
+    }
     NoteOldestPin();
     ticker_ = std::thread([this] { Tick(); });
     write_back_ = std::thread([this] { WriteBack(); });
@@ -198,9 +200,23 @@ void EngineImpl::NoteOldestPin() {
   const Generation oldest = catalog_.OldestNeeded(history_);
   std::string pins = absl::StrJoin(catalog_.PinnedBy(oldest), ", ");
   if (pins.empty()) pins = "ext2cow-history";
+  uint64_t kept = 0, pinned = 0;  // blocks
+  for (const auto& [number, generation] : catalog_.generations()) {
+    const uint64_t blocks = generation.undo_blocks.Count();
+    kept += blocks;
+    if (number + history_ <= catalog_.identity().newest) pinned += blocks;
+  }
+  constexpr uint64_t kKiB = kBlockSize / 1024;
   absl::MutexLock hint(&hint_mu_);
-  oldest_pin_ = absl::StrCat("; the oldest pin is on generation ", oldest,
-                             ": ", pins);
+  space_hint_ = absl::StrCat(
+      "; past generations hold ", kept * kKiB, " KiB, ", pinned * kKiB,
+      " KiB of it for pins alone; the oldest pin is on generation ", oldest,
+      ": ", pins);
+}
+
+std::string EngineImpl::SpaceHint() const {
+  absl::MutexLock lock(&hint_mu_);
+  return space_hint_;
 }
 
 void EngineImpl::Refuse(absl::Status why) {

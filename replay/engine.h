@@ -32,8 +32,8 @@ struct EngineOptions {
   uint64_t max_session = 0;    // bytes; 0: no limit
   uint64_t max_store = 0;      // bytes; 0: no limit
   absl::Duration expire = absl::InfiniteDuration();
-  // What clients wrote and never flushed is made durable when it is so old; zero
-  // or infinite: never. Looked at every second.
+  // What clients wrote and never flushed is made durable when it is so old;
+  // zero or infinite: never. Looked at every second.
   absl::Duration flush_interval = absl::Seconds(5);
   bool points = true;          // clients may open @POINT
   uint64_t cache_bytes = 256 << 20;

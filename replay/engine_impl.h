@@ -102,14 +102,18 @@ class EngineImpl : public Engine {
   // What sessions hold whose records could not say so: after a crash, or a close
   // that failed.
   void MeasureMarked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Fills the account of what sessions hold.
+  absl::Status CountHeld() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int64_t Now() const;
   void Tick();
-  void CheckSuperblockNow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  void CollectGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // write_back.cc: what clients wrote goes to the disk by itself.
   void WriteBack();
   absl::Status WriteBackSession(Session* session, absl::Duration passed);
+  void CheckSuperblockNow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  void CollectGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   void NoteOldestPin();
+  // What the message of a full store ends with.
+  std::string SpaceHint() const;
   // Not OK in a tool that was not told where the image is.
   absl::Status NeedImage() const;
   void ExpireSessions();
@@ -351,7 +355,7 @@ class EngineImpl : public Engine {
   Device* const device_;
   const EngineOptions options_;
   uint64_t history_;  // constant after Start
-  LimitBudget store_budget_;
+  StoreBudget store_budget_;
   ReadMemory read_memory_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<UndoLayers> undo_layers_;
@@ -388,12 +392,12 @@ class EngineImpl : public Engine {
 
   // For the message of a full store, which is made under the locks of sessions.
   mutable absl::Mutex hint_mu_ ABSL_ACQUIRED_AFTER(mu_);
-  std::string oldest_pin_ ABSL_GUARDED_BY(hint_mu_);
+  std::string space_hint_ ABSL_GUARDED_BY(hint_mu_);
 
   std::thread ticker_;
+  std::thread write_back_;
 };
 
 }  // namespace ext2cow
 
-  std::thread write_back_;
 #endif  // EXT2COW_REPLAY_ENGINE_IMPL_H_

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Clients that never flush. Every second what they wrote moves from the write caches
-// to the data files and the disk begins with it, so that a flush, when it is due, has
-// little left to wait for; their writes go on meanwhile.
+// Clients that never flush. Every second what they wrote moves from the write
+// caches to the data files and the disk begins with it, so that a flush, when
+// it is due, has little left to wait for; their writes go on meanwhile.
 #include <chrono>
 #include <utility>
 
@@ -37,7 +37,8 @@ void EngineImpl::WriteBack() {
     for (const auto& session : sessions) {
       SyncPoint("tick:drain");
       const absl::Status status = WriteBackSession(session.get(), passed);
-      const bool failed = std::exchange(session->write_back.failed, !status.ok());
+      const bool failed =
+          std::exchange(session->write_back.failed, !status.ok());
       if (status.ok() || failed) continue;
       options_.log(absl::StrCat("session ", session->name(), ": ",
                                 std::string(status.message())));

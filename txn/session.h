@@ -41,7 +41,7 @@ class Session {
   // it has been read from: keeps its record. Any thread.
   using Persist = std::function<absl::Status()>;
 
-  Session(std::string name, const Image* image, LimitBudget* store_budget,
+  Session(std::string name, const Image* image, StoreBudget* store_budget,
           uint64_t max_bytes, ReadMemory* read_memory);
 
   const std::string& name() const { return name_; }
@@ -96,7 +96,7 @@ class Session {
 
   // Synchronize themselves.
   ReadSet reads;
-  LimitBudget budget;
+  SessionBudget budget;
   std::atomic<bool> written{false};  // by a connection, since it was loaded
   // Set with the gate held alone: the session was taken away from its
   // connections (shutdown, --force); every later request answers kCancelled.

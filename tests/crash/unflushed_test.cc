@@ -104,7 +104,8 @@ TEST_F(UnflushedTest, IsLeftAloneWhenTheIntervalIsZero) {
 }
 
 TEST_F(UnflushedTest, OfAnAnonymousSessionCountsOnlyWithThePolicyCommit) {
-  for (const OnDisconnect policy : {OnDisconnect::kKeep, OnDisconnect::kCommit}) {
+  for (const OnDisconnect policy :
+       {OnDisconnect::kKeep, OnDisconnect::kCommit}) {
     EngineOptions options = EverySecond();
     options.on_disconnect = policy;
     Open(options);
