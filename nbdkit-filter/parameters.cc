@@ -8,8 +8,7 @@
 namespace ext2cow {
 
 const char kParametersHelp[] =
-    "ext2file=/PATH|exportname  (required) The file to serve, or the export "
-    "name\n"
+    "ext2file=/PATH|exportname  (required) The file to serve, or the export name\n"
     "                           chooses it.\n"
     "ext2cow-store=DIR          Where sessions are kept (made if missing).\n"
     "ext2cow-session=NAME       The session that every connection joins.\n"
@@ -28,8 +27,7 @@ const char kParametersHelp[] =
     "                           (default 5s, 0: never).\n"
     "ext2cow-points=yes|no      Clients may open @POINT (default yes).\n"
     "ext2cow-cache=SIZE         Memory for caches (default 256M).\n"
-    "ext2cow-control=PATH|none  The control socket (default "
-    "DIR/control.sock).\n";
+    "ext2cow-control=PATH|none  The control socket (default DIR/control.sock).\n";
 
 absl::StatusOr<absl::Duration> ParseDuration(const std::string& text) {
   if (text == "never") return absl::InfiniteDuration();
