@@ -22,6 +22,9 @@ const char kParametersHelp[] =
     "ext2cow-max-session=SIZE   Changed bytes a session may hold.\n"
     "ext2cow-max-store=SIZE     Changed bytes all sessions may hold.\n"
     "ext2cow-expire=DURATION    Unconnected sessions are dropped after this.\n"
+    "ext2cow-flush-interval=DURATION\n"
+    "                           Unflushed writes are made durable after this\n"
+    "                           (default 5s, 0: never).\n"
     "ext2cow-points=yes|no      Clients may open @POINT (default yes).\n"
     "ext2cow-cache=SIZE         Memory for caches (default 256M).\n"
     "ext2cow-control=PATH|none  The control socket (default DIR/control.sock).\n";
@@ -85,6 +88,15 @@ absl::StatusOr<bool> Parameters::Take(
     *out = static_cast<uint64_t>(bytes);
     return true;
   };
+  const auto duration = [&](absl::Duration* out) -> absl::StatusOr<bool> {
+    auto parsed = ParseDuration(value);
+    if (!parsed.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(key, ": ", std::string(parsed.status().message())));
+    }
+    *out = *parsed;
+    return true;
+  };
   if (key == "ext2file") {
     if (value != "exportname" && (value.empty() || value[0] != '/')) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -126,12 +138,9 @@ absl::StatusOr<bool> Parameters::Take(
   } else if (key == "ext2cow-cache") {
     return size(&engine.cache_bytes);
   } else if (key == "ext2cow-expire") {
-    auto parsed = ParseDuration(value);
-    if (!parsed.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(key, ": ", std::string(parsed.status().message())));
-    }
-    engine.expire = *parsed;
+    return duration(&engine.expire);
+  } else if (key == "ext2cow-flush-interval") {
+    return duration(&engine.flush_interval);
   } else if (key == "ext2cow-points") {
     if (value != "yes" && value != "no") return OneOf(key, value, "yes or no");
     engine.points = value == "yes";

@@ -57,6 +57,16 @@ class BlockFiles {
   // Bytes that new data may take (free for this user, quota included where the
   // filesystem tells).
   virtual absl::StatusOr<uint64_t> FreeBytes() const = 0;
+
+  // The filesystem may write everything to a new place and tell late what that
+  // took (Btrfs, and all of which nothing is known): an overwrite needs room,
+  // too, and FreeBytes is right only after Settle.
+  virtual bool CopiesOnWrite() const { return false; }
+  // Has the filesystem place all that was written to it, and count what was
+  // freed.
+  virtual absl::Status Settle() { return absl::OkStatus(); }
+  // No file grows beyond so many bytes.
+  virtual uint64_t LargestFile() const { return UINT64_MAX; }
 };
 
 // Files in a directory, made (mode 0700) when missing.

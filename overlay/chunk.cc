@@ -12,6 +12,7 @@ namespace ext2cow {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kMarkVersion = 2;  // 1 did not say what the layer holds
 constexpr uint64_t kMaxBlock = uint64_t{1} << 52;  // 2^64 bytes
 
 std::string Describe(const char* what, const LayerKey& key) {
@@ -79,8 +80,28 @@ absl::StatusOr<ZeroRecord> ZeroRecord::Decode(const LayerKey& key,
   return record;
 }
 
-std::string EncodeLayerMark() {
-  return RecordWriter(static_cast<char>(KeyType::kLayer), kVersion).Finish();
+std::string EncodeLayerMark(const LayerSize& size) {
+  return RecordWriter(static_cast<char>(KeyType::kLayer), kMarkVersion)
+      .U64(size.blocks)
+      .U64(size.zero_runs)
+      .Finish();
+}
+
+absl::StatusOr<std::optional<LayerSize>> DecodeLayerMark(
+    LayerId layer, std::string_view bytes) {
+  const bool sized = bytes.size() > 1 && bytes[1] != kVersion;
+  auto reader = RecordReader::Open(bytes, static_cast<char>(KeyType::kLayer),
+                                   sized ? kMarkVersion : kVersion,
+                                   absl::StrCat("the mark of layer ", layer));
+  if (!reader.ok()) return reader.status();
+  std::optional<LayerSize> size;
+  if (sized) {
+    size.emplace();
+    size->blocks = reader->U64();
+    size->zero_runs = reader->U64();
+  }
+  if (absl::Status s = reader->Done(); !s.ok()) return s;
+  return size;
 }
 
 }  // namespace ext2cow

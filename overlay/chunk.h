@@ -4,6 +4,7 @@
 #define EXT2COW_OVERLAY_CHUNK_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,8 +43,25 @@ struct ZeroRecord {
                                            std::string_view bytes);
 };
 
-// Says that the store has records of a layer.
-std::string EncodeLayerMark();
+// What a layer holds, and what that counts for: a run of zeroes costs memory
+// and a record, wherever it is and however long.
+struct LayerSize {
+  static constexpr uint64_t kZeroRunBytes = 128;
+  uint64_t blocks = 0;
+  uint64_t zero_runs = 0;
+
+  uint64_t Bytes() const {
+    return blocks * kBlockSize + zero_runs * kZeroRunBytes;
+  }
+  friend bool operator==(const LayerSize&, const LayerSize&) = default;
+};
+
+// Says that the store has records of a layer, and what all of them hold
+// together.
+std::string EncodeLayerMark(const LayerSize& size);
+// Nothing in a mark of version 1, which did not say.
+absl::StatusOr<std::optional<LayerSize>> DecodeLayerMark(
+    LayerId layer, std::string_view bytes);
 
 }  // namespace ext2cow
 

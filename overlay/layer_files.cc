@@ -42,13 +42,28 @@ void LayerFiles::MarkWritten(LayerId layer, SpaceId space) {
   written_.insert(id);
 }
 
+std::vector<std::shared_ptr<BlockFile>> LayerFiles::Written() const {
+  std::vector<std::shared_ptr<BlockFile>> files;
+  for (const Id& id : written_) files.push_back(open_.at(id));
+  return files;
+}
+
+void LayerFiles::StartSync() {
+  std::vector<std::shared_ptr<BlockFile>> files;
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    files = Written();
+  }
+  for (const auto& file : files) file->StartSync();
+}
+
 absl::Status LayerFiles::Sync() {
   std::vector<std::shared_ptr<BlockFile>> files;
   std::vector<Id> unnamed;
   {
     absl::MutexLock lock(&mu_);
+    files = Written();
     for (const Id& id : written_) {
-      files.push_back(open_.at(id));
       if (!named_.contains(id)) unnamed.push_back(id);
     }
     written_.clear();

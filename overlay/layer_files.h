@@ -35,11 +35,16 @@ class LayerFiles {
   // Makes marked files durable, and their names: a file that is there already
   // may be what a flush that failed has left.
   absl::Status Sync();
+  // A hint: Sync follows.
+  void StartSync();
   // Closes the layer's files once nobody reads them.
   void Forget(LayerId layer);
 
  private:
   using Id = std::pair<LayerId, SpaceId>;
+
+  std::vector<std::shared_ptr<BlockFile>> Written() const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   Store* const store_;
   absl::Mutex mu_;

@@ -1,12 +1,14 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <algorithm>
+#include <bit>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "overlay/chunk.h"
 #include "overlay/keys.h"
 #include "overlay/stack.h"
 
@@ -33,6 +35,7 @@ absl::Status RemoveLayerFiles(Store* store,
     const absl::Status status = store->files().Remove(name);
     if (!status.ok()) return status;
   }
+  store->space().Freed();
   return absl::OkStatus();
 }
 
@@ -57,6 +60,51 @@ absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store) {
     if (const auto id = ParseDataFileName(name)) layers.insert(id->layer);
   }
   return std::vector<LayerId>(layers.begin(), layers.end());
+}
+
+absl::StatusOr<LayerSize> CountLayer(const Store& store, LayerId layer) {
+  LayerSize size;
+  const auto each = [&](KeyType type, auto count) {
+    return store.Scan(
+        LayerPrefix(type, layer),
+        [&](std::string_view name, std::string_view value) -> absl::Status {
+          const auto key = ParseLayerKey(type, name);
+          if (key) return count(*key, value);
+          return absl::DataLossError(
+              absl::StrCat("layer ", layer, " has a key that is damaged"));
+        });
+  };
+  absl::Status status =
+      each(KeyType::kChunk, [&](const LayerKey& key, std::string_view value) {
+        const auto record = ChunkRecord::Decode(key, value);
+        if (!record.ok()) return record.status();
+        size.blocks += static_cast<uint64_t>(
+            std::popcount(record->row_mask | record->data_mask));
+        return absl::OkStatus();
+      });
+  if (!status.ok()) return status;
+  status = each(KeyType::kZeroRun, [&](const LayerKey&, std::string_view) {
+    ++size.zero_runs;
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return size;
+}
+
+absl::StatusOr<std::map<LayerId, std::optional<LayerSize>>> ListLayerSizes(
+    const Store& store) {
+  std::map<LayerId, std::optional<LayerSize>> sizes;
+  const absl::Status status = store.Scan(
+      std::string(1, static_cast<char>(KeyType::kLayer)),
+      [&](std::string_view key, std::string_view value) -> absl::Status {
+        const auto layer = ParseLayerMark(key);
+        if (!layer) return absl::OkStatus();
+        // `check` tells of a mark that is damaged.
+        sizes[*layer] = DecodeLayerMark(*layer, value).value_or(std::nullopt);
+        return absl::OkStatus();
+      });
+  if (!status.ok()) return status;
+  return sizes;
 }
 
 absl::StatusOr<std::map<SpaceId, SpaceChanges>> LayerChanges(Store* store,

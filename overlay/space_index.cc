@@ -141,24 +141,28 @@ uint64_t SpaceIndex::CountOf(uint32_t slot, BlockRange range) const {
   return count;
 }
 
-void SpaceIndex::Put(BlockRange range, uint32_t slot,
-                     const uint32_t* checksums) {
+uint64_t SpaceIndex::Put(BlockRange range, uint32_t slot,
+                         const uint32_t* checksums) {
+  uint64_t added = 0;
   for (uint64_t block = range.first; block < range.end();) {
     const uint64_t chunk = block / kChunkBlocks;
     const uint64_t end = std::min(range.end(), (chunk + 1) * kChunkBlocks);
     ChunkEntries& entries = chunks_[chunk];
     if (entries.mask() == 0) entries.Reserve(end - block);
-    uint64_t added = BitsInChunk(chunk, {block, end - block}) & ~entries.mask();
-    if (added != 0) added &= ~ZeroBits(chunk);
-    blocks_ += static_cast<uint64_t>(std::popcount(added));
+    uint64_t fresh = BitsInChunk(chunk, {block, end - block}) & ~entries.mask();
+    if (fresh != 0) fresh &= ~ZeroBits(chunk);
+    blocks_ += static_cast<uint64_t>(std::popcount(fresh));
     for (; block < end; ++block) {
       IndexEntry entry;
       entry.slot = slot & 0x7fffffff;
       entry.is_row = checksums == nullptr;
       if (checksums != nullptr) entry.checksum = checksums[block - range.first];
-      entries.Set(static_cast<unsigned>(block % kChunkBlocks), entry);
+      const auto bit = static_cast<unsigned>(block % kChunkBlocks);
+      if (!entries.Has(bit) || entries.Get(bit).slot != slot) ++added;
+      entries.Set(bit, entry);
     }
   }
+  return added;
 }
 
 void SpaceIndex::Zero(

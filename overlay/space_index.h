@@ -65,8 +65,9 @@ class SpaceIndex {
   // Entries of `slot` in the range.
   uint64_t CountOf(uint32_t slot, BlockRange range) const;
 
-  // `checksums`: one for each block in a data file; null for rows.
-  void Put(BlockRange range, uint32_t slot, const uint32_t* checksums);
+  // `checksums`: one for each block in a data file; null for rows. Answers how
+  // many blocks had no entry of `slot`.
+  uint64_t Put(BlockRange range, uint32_t slot, const uint32_t* checksums);
   // Erases what is newer nowhere; calls `erased` with each chunk that lost
   // entries of `slot`, and which. `changed`: see ZeroRuns::Set.
   void Zero(BlockRange range, ZeroKind kind, uint32_t slot,

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -29,6 +30,8 @@ enum class ZeroKind : uint8_t {
   kAllocate,  // reads as zero, stays allocated (zero with NO_HOLE)
 };
 
+struct LayerSize;  // chunk.h
+
 // What a stack says of a range.
 enum class BlockState : uint8_t { kBelow, kData, kHole, kZero };
 
@@ -42,13 +45,20 @@ struct SpaceChanges {
   }
 };
 
-// Limits that a stack's writes keep; shared by the sessions of a store. Thread
-// safe. Tells whether `bytes` more may be held (kResourceExhausted: ENOSPC).
+// The account of what a stack's layers hold, as LayerSize counts, and the
+// limits that its writes keep; shared by the sessions of a store. Thread-safe.
 class SpaceBudget {
  public:
   virtual ~SpaceBudget() = default;
-  virtual absl::Status Reserve(uint64_t bytes) = 0;
-  virtual void Release(uint64_t bytes) = 0;
+  // So much more in `layer`; kResourceExhausted (ENOSPC): it may not be.
+  virtual absl::Status Reserve(LayerId layer, uint64_t bytes) = 0;
+  virtual void Release(LayerId layer, uint64_t bytes) = 0;
+  // As Reserve, whatever the limit.
+  virtual void Charge(LayerId layer, uint64_t bytes) = 0;
+  // A stack with the layer, which holds so much, was opened.
+  virtual void Open(LayerId layer, uint64_t bytes) = 0;
+  // The stack has let go of the layer, which still holds so much.
+  virtual void Close(LayerId layer, uint64_t bytes) = 0;
 };
 
 // A stack of layers and the write cache above them: the changed blocks of one
@@ -127,6 +137,11 @@ class Stack {
   virtual bool NewestIsEmpty() const = 0;
 
   virtual uint64_t torn_blocks() const = 0;
+
+  // Whether something was written, zeroed or trimmed since the last Flush.
+  virtual bool Unflushed() const = 0;
+  // The disk begins with what a Flush would have to wait for.
+  virtual void StartSync() = 0;
 };
 
 // Adds to `batch` the deletion of everything that the store keeps of a layer
@@ -139,6 +154,12 @@ absl::Status RemoveLayerFiles(Store* store, absl::Span<const LayerId> layers);
 absl::StatusOr<bool> IsEmptyLayer(const Store& store, LayerId layer);
 // The layers that the store has records or files of.
 absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store);
+// What the layer's records say it holds, counted one by one.
+absl::StatusOr<LayerSize> CountLayer(const Store& store, LayerId layer);
+// The same of each layer with a mark, as its mark says; nothing where it does
+// not, or is damaged.
+absl::StatusOr<std::map<LayerId, std::optional<LayerSize>>> ListLayerSizes(
+    const Store& store);
 // What one layer alone holds and how many bytes that is on disk.
 absl::StatusOr<std::map<SpaceId, SpaceChanges>> LayerChanges(Store* store,
                                                              LayerId layer);

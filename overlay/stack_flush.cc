@@ -139,7 +139,10 @@ absl::Status StackImpl::Flush() {
     flushing_ = true;
     number = ++flushes_started_;
   }
+  // Before it looks what there is: who writes from now on sets it again.
+  const bool unflushed = unflushed_.exchange(false);
   const absl::Status status = FlushOnce(/*sync=*/true, nullptr);
+  if (!status.ok() && unflushed) unflushed_ = true;
   absl::MutexLock lock(&flush_mu_);
   flushing_ = false;
   if (status.ok()) flush_finished_ = number;
@@ -166,6 +169,10 @@ absl::Status StackImpl::FlushOnce(bool sync, rocksdb::WriteBatch* batch) {
   absl::Status status = Healthy();
   if (status.ok()) status = store_->health();
   if (!status.ok()) return status;
+  if (absl::Status full = store_->space().RoomForRecords(); !full.ok()) {
+    absl::ReaderMutexLock lock(&mu_);
+    if (!state_.AllNamed()) return full;
+  }
   SpaceMeter::Hold hold(&store_->space());
   std::vector<CachedBlock> rows;
   status = DrainForFlush(&rows, &hold);
@@ -270,7 +277,9 @@ absl::Status StackImpl::MoveRows() {
 
 absl::Status StackImpl::WriteNaming(const Naming& naming,
                                     rocksdb::WriteBatch* batch) {
-  if (naming.mark) batch->Put(LayerMark(naming.layer), EncodeLayerMark());
+  if (naming.mark) {
+    batch->Put(LayerMark(naming.layer), EncodeLayerMark(naming.size));
+  }
   const auto key = [&](KeyType type, SpaceId space, uint64_t number) {
     return MakeLayerKey(type, {naming.layer, space, number});
   };
@@ -329,6 +338,7 @@ void StackImpl::PunchUnused(const Naming::Range& range) {
     }
     first = keep.end();
   }
+  store_->space().Freed();
 }
 
 }  // namespace ext2cow

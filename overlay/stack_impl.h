@@ -49,6 +49,8 @@ class StackImpl : public Stack {
   absl::Status Settle() override { return SettleInto(nullptr); }
   absl::Status SettleInto(rocksdb::WriteBatch* batch) override;
   absl::Status Drain() override;
+  bool Unflushed() const override { return unflushed_.load(); }
+  void StartSync() override { files_.StartSync(); }
   void Describe(SpaceId space, uint64_t offset, uint64_t length,
                 absl::FunctionRef<bool(ByteRange range, BlockState state)> visit)
       override;
@@ -138,6 +140,7 @@ class StackImpl : public Stack {
   RangeLock file_ranges_;
   std::atomic<uint64_t> torn_blocks_{0};
   std::atomic<uint64_t> not_started_{0};  // blocks since the last StartSync
+  std::atomic<bool> unflushed_{false};
   std::atomic<size_t> cached_{0};  // state_.cached_blocks(), to look at unlocked
 
   absl::Mutex drain_mu_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/algorithm/container.h"
@@ -59,14 +60,21 @@ Piece* Extend(Piece::Source source, LayerId layer, BlockRange range,
 StackState::StackState(const std::vector<LayerId>& layers, SpaceMeter* space,
                        SpaceBudget* budget)
     : slots_(layers.begin(), layers.end()),
-      reserved_(layers.size(), 0),
+      held_(layers.size()),
       meter_(space),
       budget_(budget) {}
 
 StackState::~StackState() {
   CountCached(0);
-  if (budget_ == nullptr) return;
-  for (const uint64_t blocks : reserved_) budget_->Release(blocks * kBlockSize);
+  if (!counted_) return;
+  // What was not flushed is gone.
+  const uint64_t lost =
+      held_.back().Bytes() - std::min(held_.back().Bytes(), named_.Bytes());
+  budget_->Release(newest(), lost);
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const bool last = i + 1 == slots_.size();
+    budget_->Close(slots_[i], held_[i].Bytes() - (last ? lost : 0));
+  }
 }
 
 // All changes of cached_blocks_.
@@ -86,7 +94,9 @@ const StackState::Space* StackState::Find(SpaceId space) const {
 
 void StackState::Push(LayerId layer) {
   slots_.push_back(layer);
-  reserved_.push_back(0);
+  held_.emplace_back();
+  own_blocks_ = 0;
+  named_ = {};
   for (auto& [id, space] : spaces_) {
     space.unnamed.clear();
     space.unnamed_zeroes.clear();
@@ -97,9 +107,8 @@ void StackState::Push(LayerId layer) {
   marked_ = false;
 }
 
-bool StackState::NewestIsEmpty() const {
-  return !marked_ && cached_blocks_ == 0 &&
-         absl::c_all_of(spaces_, [](const auto& entry) {
+bool StackState::AllNamed() const {
+  return cached_blocks_ == 0 && absl::c_all_of(spaces_, [](const auto& entry) {
            return entry.second.unnamed.empty() &&
                   entry.second.unnamed_zeroes.empty();
          });
@@ -108,9 +117,9 @@ bool StackState::NewestIsEmpty() const {
 void StackState::DropOldest(size_t keep) {
   if (slots_.size() <= keep) return;
   for (; slots_.size() > keep; ++first_slot_) {
-    if (budget_ != nullptr) budget_->Release(reserved_.front() * kBlockSize);
+    if (budget_ != nullptr) budget_->Close(slots_[0], held_[0].Bytes());
     slots_.pop_front();
-    reserved_.pop_front();
+    held_.pop_front();
   }
   for (auto& [id, space] : spaces_) {
     space.index.DropBefore(first_slot_);
@@ -127,6 +136,7 @@ void StackState::LoadZeroes(size_t layer_index, SpaceId space, uint64_t first,
   std::vector<uint64_t> changed;
   spaces_[space].index.Zero({first, record.count}, record.kind, slot,
                             [](uint64_t, uint64_t) {}, &changed);
+  ++held_[layer_index].zero_runs;
 }
 
 void StackState::LoadChunk(size_t layer_index, SpaceId space, uint64_t chunk,
@@ -141,7 +151,7 @@ void StackState::LoadChunk(size_t layer_index, SpaceId space, uint64_t chunk,
     to.index.Put(run, slot, checksums);
     checksums += run.count;
   });
-  reserved_[layer_index] +=
+  held_[layer_index].blocks +=
       static_cast<uint64_t>(std::popcount(record.row_mask | record.data_mask));
   if (slot == newest_slot()) SetRows(&to, chunk, record.row_mask);
 }
@@ -151,11 +161,12 @@ void StackState::LoadMark(size_t layer_index) {
 }
 
 void StackState::FinishLoading() {
-  // What is there is there: when it exceeds the budget, no more may be added.
-  for (uint64_t& blocks : reserved_) {
-    if (budget_ != nullptr && !budget_->Reserve(blocks * kBlockSize).ok()) {
-      blocks = 0;
-    }
+  named_ = held_.back();
+  own_blocks_ = named_.blocks;
+  if (budget_ == nullptr) return;
+  counted_ = true;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    budget_->Open(slots_[i], held_[i].Bytes());
   }
 }
 
@@ -286,36 +297,70 @@ std::optional<uint32_t> StackState::OwnChecksum(SpaceId id,
 
 absl::Status StackState::Reserve(SpaceId id, BlockRange range,
                                  SpaceMeter::Hold* hold, uint64_t* added) {
+  const bool in_place = !meter_->overwrites_need_room();
   uint64_t held = 0, placed = 0;
   if (const Space* space = Find(id)) {
     held = space->index.CountOf(newest_slot(), range);
-    for (const BlockRange run : OwnData(id, range)) placed += run.count;
+    for (const BlockRange run : OwnData(id, range)) {
+      if (in_place) placed += run.count;
+    }
     for (auto it = space->cache.lower_bound(range.first);
          it != space->cache.end() && it->first < range.end(); ++it) {
       const IndexEntry* entry = space->index.Find(it->first);
       if (!IsOwn(entry)) ++held;
-      if (!IsOwn(entry) || entry->is_row) ++placed;  // it counts as cached
+      // It counts as cached.
+      if (!IsOwn(entry) || entry->is_row || !in_place) ++placed;
     }
   }
   *added = 0;
-  absl::Status status;
+  absl::Status status = meter_->CheckFileSize(range.end() * kBlockSize);
+  if (!status.ok()) return status;
   if (placed < range.count) {
     status = hold->Take((range.count - placed) * kBlockSize);
   }
   if (!status.ok() || held == range.count) return status;
   if (budget_ != nullptr) {
-    status = budget_->Reserve((range.count - held) * kBlockSize);
+    status = budget_->Reserve(newest(), (range.count - held) * kBlockSize);
     if (!status.ok()) return status;
   }
   *added = range.count - held;
-  reserved_.back() += *added;
+  held_.back().blocks += *added;
   return absl::OkStatus();
 }
 
 void StackState::Unreserve(uint64_t blocks) {
-  blocks = std::min(blocks, reserved_.back());
-  reserved_.back() -= blocks;
-  if (budget_ != nullptr) budget_->Release(blocks * kBlockSize);
+  blocks = std::min(blocks, held_.back().blocks);
+  held_.back().blocks -= blocks;
+  if (budget_ != nullptr) budget_->Release(newest(), blocks * kBlockSize);
+}
+
+absl::Status StackState::ReserveZeroes(SpaceId id, BlockRange range,
+                                       ZeroKind kind) {
+  if (range.count == 0) return absl::OkStatus();
+  const Space& space = spaces_[id];
+  const int64_t more =
+      space.index.zeroes().RunsAdded(range, kind, newest_slot());
+  uint64_t& runs = held_.back().zero_runs;
+  const uint64_t bytes =
+      static_cast<uint64_t>(std::abs(more)) * LayerSize::kZeroRunBytes;
+  if (more <= 0) {
+    runs -= static_cast<uint64_t>(-more);
+    if (budget_ != nullptr) budget_->Release(newest(), bytes);
+    return absl::OkStatus();
+  }
+  absl::Status status;
+  if (budget_ != nullptr) status = budget_->Reserve(newest(), bytes);
+  if (!status.ok()) {
+    // A block is more than the few runs that take its place.
+    const auto cached = space.cache.lower_bound(range.first);
+    const bool frees =
+        space.index.CountOf(newest_slot(), range) > 0 ||
+        (cached != space.cache.end() && cached->first < range.end());
+    if (!frees) return status;
+    budget_->Charge(newest(), bytes);
+  }
+  runs += static_cast<uint64_t>(more);
+  return absl::OkStatus();
 }
 
 void StackState::PutCached(SpaceId id, uint64_t block, BlockBuffer buffer) {
@@ -344,19 +389,20 @@ uint64_t StackState::EraseCached(Space* space, BlockRange range) {
   return not_own;
 }
 
-void StackState::PutOwn(Space* space, uint64_t block,
-                        const uint32_t* checksum) {
-  if (space->cache.contains(block) && !space->index.Holds(block)) {
-    --space->only_cached;
+void StackState::PutOwn(Space* space, BlockRange range,
+                        const uint32_t* checksums) {
+  for (auto it = space->cache.lower_bound(range.first);
+       it != space->cache.end() && it->first < range.end(); ++it) {
+    if (!space->index.Holds(it->first)) --space->only_cached;
   }
-  space->index.Put({block, 1}, newest_slot(), checksum);
+  own_blocks_ += space->index.Put(range, newest_slot(), checksums);
 }
 
 void StackState::PutData(SpaceId id, BlockRange range,
                          const uint32_t* checksums) {
   Space& space = spaces_[id];
   EraseCached(&space, range);
-  space.index.Put(range, newest_slot(), checksums);
+  PutOwn(&space, range, checksums);
   for (uint64_t chunk = range.first / kChunkBlocks;
        chunk * kChunkBlocks < range.end(); ++chunk) {
     space.unnamed.insert(chunk);
@@ -374,6 +420,7 @@ void StackState::Zero(SpaceId id, BlockRange range, ZeroKind kind) {
       [&](uint64_t chunk, uint64_t bits) {
         space.unnamed.insert(chunk);
         gone += static_cast<uint64_t>(std::popcount(bits));
+        own_blocks_ -= static_cast<uint64_t>(std::popcount(bits));
         had_own = true;
       },
       &changed);
@@ -384,7 +431,7 @@ void StackState::Zero(SpaceId id, BlockRange range, ZeroKind kind) {
 
 void StackState::Resum(SpaceId id, uint64_t block, uint32_t checksum) {
   Space& space = spaces_[id];
-  PutOwn(&space, block, &checksum);
+  PutOwn(&space, {block, 1}, &checksum);
   space.unnamed.insert(block / kChunkBlocks);
 }
 
@@ -489,13 +536,16 @@ void StackState::NameChunk(SpaceId id, Space* space, uint64_t chunk,
 Naming StackState::TakeNaming(const std::vector<CachedBlock>& rows) {
   Naming naming;
   naming.layer = newest();
-  naming.mark = !std::exchange(marked_, true);
+  const bool unmarked = !std::exchange(marked_, true);
+  naming.size.blocks = own_blocks_;
+  naming.size.zero_runs = held_.back().zero_runs;
   std::map<std::pair<SpaceId, uint64_t>, uint64_t> new_rows;  // bits by chunk
   for (const CachedBlock& row : rows) {
     BlockBuffer now = FindCached(row.space, row.block);
     if (now == nullptr) continue;  // zeroed, or in the data file by now
     new_rows[{row.space, row.block / kChunkBlocks}] |= BitOf(row.block);
     naming.rows.push_back({row.space, row.block, std::move(now)});
+    if (!IsOwn(Find(row.space)->index.Find(row.block))) ++naming.size.blocks;
     spaces_[row.space].unnamed.insert(row.block / kChunkBlocks);
   }
   for (auto& [id, space] : spaces_) {
@@ -522,7 +572,12 @@ Naming StackState::TakeNaming(const std::vector<CachedBlock>& rows) {
     space.unnamed_zeroes.clear();
     space.punches.clear();
   }
-  if (naming.empty()) marked_ = !naming.mark;
+  if (naming.empty()) {
+    marked_ = !unmarked;
+    return naming;
+  }
+  naming.mark = unmarked || naming.size != named_;
+  named_ = naming.size;
   return naming;
 }
 
@@ -536,7 +591,7 @@ void StackState::Named(const Naming& naming) {
       continue;
     }
     if (it->second == row.buffer) EraseCached(&space, it);
-    PutOwn(&space, row.block, nullptr);
+    PutOwn(&space, {row.block, 1}, nullptr);
   }
 }
 

@@ -68,7 +68,8 @@ struct Naming {
     BlockRange blocks;
   };
   LayerId layer = 0;
-  bool mark = false;  // the layer's first records
+  bool mark = false;  // the layer's first records, or it holds more or less now
+  LayerSize size;     // once they are there
   std::vector<Chunk> chunks;
   std::vector<Zeroes> zeroes;
   std::vector<CachedBlock> rows;
@@ -88,7 +89,9 @@ class StackState {
   std::vector<LayerId> layers() const { return {slots_.begin(), slots_.end()}; }
   // Only when there is a layer.
   LayerId newest() const { return slots_.back(); }
-  bool NewestIsEmpty() const;
+  bool NewestIsEmpty() const { return !marked_ && AllNamed(); }
+  // The store has been told of everything.
+  bool AllNamed() const;
   void Push(LayerId layer);
   void DropOldest(size_t keep);
 
@@ -119,11 +122,14 @@ class StackState {
   absl::Status Reserve(SpaceId space, BlockRange range, SpaceMeter::Hold* hold,
                        uint64_t* added);
   void Unreserve(uint64_t blocks);
+  // The same for the runs that Zero would add. It may always free blocks.
+  absl::Status ReserveZeroes(SpaceId space, BlockRange range, ZeroKind kind);
 
   // Each has room reserved where it adds blocks.
   void PutCached(SpaceId space, uint64_t block, BlockBuffer buffer);
   // The range was written to the data file; what the cache holds of it is older.
   void PutData(SpaceId space, BlockRange range, const uint32_t* checksums);
+  // Under the same lock as its ReserveZeroes.
   void Zero(SpaceId space, BlockRange range, ZeroKind kind);
   // The data file's block has other bytes than were summed.
   void Resum(SpaceId space, uint64_t block, uint32_t checksum);
@@ -170,17 +176,22 @@ class StackState {
   void SetRows(Space* space, uint64_t chunk, uint64_t bits);
   void CountCached(size_t blocks);
   Cache::iterator EraseCached(Space* space, Cache::iterator it);
-  // Returns how many blocks the newest layer does not hold.
+  // Returns how many blocks were only in the cache, and not in the newest layer.
   uint64_t EraseCached(Space* space, BlockRange range);
-  // Puts the newest layer's block into the index, whatever the cache holds.
-  void PutOwn(Space* space, uint64_t block, const uint32_t* checksum);
+  // Puts into the newest layer, whatever the cache holds. All puts do it here.
+  void PutOwn(Space* space, BlockRange range, const uint32_t* checksums);
   ChunkRecord OwnRecord(const Space& space, uint64_t chunk) const;
   void NameChunk(SpaceId id, Space* space, uint64_t chunk, uint64_t new_rows,
                  Naming* naming);
 
   uint32_t first_slot_ = 0;
   std::deque<LayerId> slots_;       // slot first_slot_ + i is slots_[i]
-  std::deque<uint64_t> reserved_;   // blocks, by slot
+  // By slot: what is reserved for a layer.
+  std::deque<LayerSize> held_;
+  // Of the newest layer: the blocks in the index, and what its mark says.
+  uint64_t own_blocks_ = 0;
+  LayerSize named_;
+  bool counted_ = false;  // the budget knows of the layers
   SpaceMeter* const meter_;
   SpaceBudget* const budget_;
   absl::btree_map<SpaceId, Space> spaces_;

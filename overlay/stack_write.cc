@@ -64,16 +64,19 @@ absl::Status StackImpl::Write(SpaceId space, uint64_t offset,
     status = WriteHeld(space, offset, static_cast<const uint8_t*>(buffer),
                        length, below);
   }
+  unflushed_ = true;
   DrainWhenFull();
   return status;
 }
 
 absl::Status StackImpl::Zero(SpaceId space, uint64_t offset, uint64_t length,
                              ZeroKind kind, BelowReader below) {
-  const absl::Status status = ReadyToWrite();
+  absl::Status status = ReadyToWrite();
   if (!status.ok() || length == 0) return status;
   RangeHold hold(&writers_, space, Covering(offset, length));
-  return ZeroHeld(space, SplitRequest(offset, length), kind, below);
+  status = ZeroHeld(space, SplitRequest(offset, length), kind, below);
+  unflushed_ = true;
+  return status;
 }
 
 absl::StatusOr<CachedBlock> StackImpl::Complete(SpaceId space, ByteRange part,
@@ -213,6 +216,11 @@ absl::Status StackImpl::ZeroHeld(SpaceId space, const RequestParts& parts,
       return room;
     }
     reserved += added;
+  }
+  const absl::Status room = state_.ReserveZeroes(space, parts.body, kind);
+  if (!room.ok()) {
+    state_.Unreserve(reserved);
+    return room;
   }
   for (CachedBlock& end : ends) {
     state_.PutCached(space, end.block, std::move(end.buffer));

@@ -10,6 +10,7 @@
 #include "overlay/closing.h"
 #include "overlay/keys.h"
 #include "overlay/record.h"
+#include "overlay/rocks_log.h"
 #include "overlay/wal.h"
 #include "rocksdb/cache.h"
 #include "rocksdb/filter_policy.h"
@@ -56,9 +57,7 @@ rocksdb::Options RocksOptions(const StoreOptions& options, rocksdb::Env* env,
   rocks.enable_write_thread_adaptive_yield = false;
   rocks.max_background_jobs = 2;
   rocks.max_open_files = 512;
-  rocks.keep_log_file_num = 2;
-  rocks.max_log_file_size = 1 << 20;
-  rocks.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  rocks.info_log = std::make_shared<RocksLog>(options.log);
   rocks.stats_dump_period_sec = 0;
   rocks.stats_persist_period_sec = 0;
   const uint64_t memtables =
@@ -126,9 +125,11 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
   store->write_cache_bytes_ = options.write_cache_bytes;
   store->rows_ = options.rows;
   rocksdb::DB* db = nullptr;
-  absl::Status status =
-      FromRocks(rocksdb::DB::Open(rocks, absl::StrCat(directory, "/db"), &db),
-                "open");
+  const std::string name = absl::StrCat(directory, "/db");
+  // RocksDB makes it, too, and calls it an error that it has to.
+  absl::Status status = FromRocks(rocks.env->CreateDirIfMissing(name), "make");
+  if (!status.ok()) return status;
+  status = FromRocks(rocksdb::DB::Open(rocks, name, &db), "open");
   if (!status.ok()) return status;
   store->db_.reset(db);
   status = CheckClosing(db->GetEnv(), directory, db->GetLatestSequenceNumber());

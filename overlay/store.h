@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,6 +67,8 @@ struct StoreOptions {
   uint64_t cache_bytes = 256 << 20;  // RocksDB's share: block cache and memtables
   uint64_t write_cache_bytes = 32 << 20;  // of all stacks together
   RowLimits rows;
+  // Gets what RocksDB says of its errors, one line, any thread; null: nobody.
+  std::function<void(const std::string& line)> log;
   // Tests replace these; null: the real ones.
   rocksdb::Env* env = nullptr;
   std::unique_ptr<BlockFiles> files;

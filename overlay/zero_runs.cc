@@ -57,6 +57,26 @@ void ZeroRuns::Set(BlockRange range, ZeroKind kind, uint32_t slot,
   changed->push_back(range.first);
 }
 
+int64_t ZeroRuns::RunsAdded(BlockRange range, ZeroKind kind,
+                            uint32_t slot) const {
+  int64_t added = 1;
+  for (auto it = At(range.first); it != runs_.end() && it->first < range.end();
+       ++it) {
+    if (it->second.slot != slot) continue;
+    --added;
+    if (it->first < range.first) ++added;
+    if (it->first + it->second.count > range.end()) ++added;
+  }
+  const auto joins = [&](uint64_t block) {
+    const auto it = At(block);
+    return it != runs_.end() && it->first <= block && it->second.kind == kind &&
+           it->second.slot == slot;
+  };
+  if (range.first > 0 && joins(range.first - 1)) --added;
+  if (joins(range.end())) --added;
+  return added;
+}
+
 void ZeroRuns::DropBefore(uint32_t slot) {
   for (auto it = runs_.begin(); it != runs_.end();) {
     it = it->second.slot < slot ? runs_.erase(it) : std::next(it);

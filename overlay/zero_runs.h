@@ -28,6 +28,8 @@ class ZeroRuns {
   // the first block of every run of `slot` that came, went or changed length.
   void Set(BlockRange range, ZeroKind kind, uint32_t slot,
            std::vector<uint64_t>* changed);
+  // How many more runs of `slot` that would make; negative: fewer.
+  int64_t RunsAdded(BlockRange range, ZeroKind kind, uint32_t slot) const;
   // Forgets the runs of slots before `slot`.
   void DropBefore(uint32_t slot);
 

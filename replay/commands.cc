@@ -87,6 +87,9 @@ absl::StatusOr<Json> EngineImpl::Info(const Json& params) {
   json["files"] = Json::array();
   for (const auto& [inode, path] : record.files) json["files"].push_back(path);
   json["newest_generation"] = catalog_.identity().newest;
+  const auto live = live_.find(*name);
+  json["unflushed"] = live != live_.end() && !live->second->life.busy &&
+                      live->second->stack->Unflushed();
   return json;
 }
 

@@ -133,10 +133,12 @@ absl::Status EngineImpl::Publish(
   batch->Put(GenerationKey(generation.number), EncodeGeneration(generation));
   batch->Put(IdentityKey(), EncodeIdentity(identity));
   SessionRecord moved;
+  std::string encoded;
   if (session != nullptr) {
     session->gate.AssertHeld();
     moved = RecordAfter(*session, generation);
-    batch->Put(SessionKey(moved.name), EncodeSession(moved));
+    encoded = EncodeSession(moved);
+    batch->Put(SessionKey(moved.name), encoded);
   }
   absl::Status status = store_->Write(batch, /*sync=*/false);
   if (!status.ok()) return status;
@@ -155,7 +157,10 @@ absl::Status EngineImpl::Publish(
   if (new_maps != nullptr) maps_->Advance(generation.number, *new_maps);
   catalog_.PutGeneration(generation);
   catalog_.PutIdentity(std::move(identity));
-  if (session != nullptr) catalog_.PutSession(std::move(moved));
+  if (session != nullptr) {
+    store_budget_.SetRecord(moved.name, encoded.size());
+    catalog_.PutSession(std::move(moved));
+  }
   return absl::OkStatus();
 }
 

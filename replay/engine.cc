@@ -55,12 +55,9 @@ EngineImpl::EngineImpl(Device* device, EngineOptions options)
       options_(std::move(options)),
       history_(options_.history),
       clock_(options_.steady),
-      store_budget_("the store", options_.max_store, nullptr),
+      store_budget_(options_.max_store),
       read_memory_(options_.cache_bytes / kCacheParts) {
-  store_budget_.set_hint([this] {
-    absl::MutexLock lock(&hint_mu_);
-    return oldest_pin_;
-  });
+  store_budget_.set_hint([this] { return SpaceHint(); });
 }
 
 EngineImpl::~EngineImpl() { Shutdown(); }
@@ -71,10 +68,12 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   StoreOptions store_options;
   store_options.cache_bytes = options_.cache_bytes / kCacheParts * 5;
   store_options.write_cache_bytes = options_.cache_bytes / kCacheParts;
+  store_options.log = options_.log;
   if (options_.adjust_store) options_.adjust_store(&store_options);
   auto store = Store::Open(std::move(lock), std::move(store_options));
   if (!store.ok()) return store.status();
   store_ = *std::move(store);
+  store_->space().set_hint([this] { return SpaceHint(); });
   reclaimer_ = std::make_unique<Reclaimer>(store_.get(), options_.log);
   auto catalog = Catalog::Load(*store_);
   if (!catalog.ok()) return catalog.status();
@@ -125,8 +124,13 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     if (absl::Status status = RemoveStrays(); !status.ok()) return status;
   }
   if (options_.serving) {
+    {
+      absl::MutexLock held(&mu_);
+      if (absl::Status status = CountHeld(); !status.ok()) return status;
+    }
     NoteOldestPin();
     ticker_ = std::thread([this] { Tick(); });
+    write_back_ = std::thread([this] { WriteBack(); });
   }
   return absl::OkStatus();
 }
@@ -182,21 +186,9 @@ absl::Status EngineImpl::ImageStatus() const {
 // Runs until the server stops: what must happen every second.
 void EngineImpl::Tick() {
   while (!stop_ticking_.WaitFor(absl::Seconds(1))) {
-    std::vector<std::shared_ptr<Session>> sessions;
     {
       absl::MutexLock lock(&mu_);
       if (stopping_) return;
-      for (const auto& [name, session] : live_) {
-        if (!session->life.busy) sessions.push_back(session);
-      }
-    }
-    for (const auto& session : sessions) {
-      SyncPoint("tick:drain");
-      absl::ReaderMutexLock gate(&session->gate);
-      if (session->stack == nullptr) continue;  // unloaded meanwhile
-      if (absl::Status s = session->stack->Drain(); !s.ok()) {
-        options_.log(std::string(s.message()));
-      }
     }
     if (commit_mu_.TryLock()) {  // a commit does these itself
       CheckSuperblockNow();
@@ -242,9 +234,23 @@ void EngineImpl::NoteOldestPin() {
   }
   std::string pins = absl::StrJoin(names, ", ");
   if (pins.empty()) pins = "ext2cow-history";
+  uint64_t kept = 0, pinned = 0;  // blocks
+  for (const auto& [number, generation] : catalog_.generations()) {
+    const uint64_t blocks = generation.undo_blocks.Count();
+    kept += blocks;
+    if (number + history_ <= catalog_.identity().newest) pinned += blocks;
+  }
+  constexpr uint64_t kKiB = kBlockSize / 1024;
   absl::MutexLock hint(&hint_mu_);
-  oldest_pin_ = absl::StrCat("; the oldest pin is on generation ", oldest,
-                             ": ", pins);
+  space_hint_ = absl::StrCat(
+      "; past generations hold ", kept * kKiB, " KiB, ", pinned * kKiB,
+      " KiB of it for pins alone; the oldest pin is on generation ", oldest,
+      ": ", pins);
+}
+
+std::string EngineImpl::SpaceHint() const {
+  absl::MutexLock lock(&hint_mu_);
+  return space_hint_;
 }
 
 void EngineImpl::Refuse(absl::Status why) {
@@ -281,6 +287,7 @@ void EngineImpl::Shutdown() {
   SyncPoint("stop:begun");
   stop_ticking_.Wake();
   if (ticker_.joinable()) ticker_.join();
+  if (write_back_.joinable()) write_back_.join();
   {
     absl::MutexLock commit(&commit_mu_);
     for (const auto& session : sessions) {

@@ -33,6 +33,9 @@ struct EngineOptions {
   uint64_t max_session = 0;    // bytes; 0: no limit
   uint64_t max_store = 0;      // bytes; 0: no limit
   absl::Duration expire = absl::InfiniteDuration();
+  // What clients wrote and never flushed is made durable when it is so old;
+  // zero or infinite: never. Looked at every second.
+  absl::Duration flush_interval = absl::Seconds(5);
   bool points = true;          // clients may open @POINT
   uint64_t cache_bytes = 256 << 20;
   bool read_only = false;      // nbdkit -r: nothing is ever written to the image

@@ -107,6 +107,8 @@ class EngineImpl : public Engine {
   // What sessions hold whose records could not say so: after a crash, or a close
   // that failed.
   void MeasureMarked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Fills the account of what sessions hold.
+  absl::Status CountHeld() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int64_t Now() const;
   // Sets the store's clock going. Sessions whose records don't say when they
   // were last used on it count as used now.
@@ -114,9 +116,14 @@ class EngineImpl : public Engine {
   // The session is in use.
   void NoteUse(SessionRecord* record);
   void Tick();
+  // write_back.cc: what clients wrote goes to the disk by itself.
+  void WriteBack();
+  absl::Status WriteBackSession(Session* session, absl::Duration passed);
   void CheckSuperblockNow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   void CollectGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   void NoteOldestPin();
+  // What the message of a full store ends with.
+  std::string SpaceHint() const;
   // Not OK in a tool that was not told where the image is.
   absl::Status NeedImage() const;
   void ExpireSessions();
@@ -380,7 +387,7 @@ class EngineImpl : public Engine {
   const EngineOptions options_;
   uint64_t history_;  // constant after Start
   StoreClock clock_;
-  LimitBudget store_budget_;
+  StoreBudget store_budget_;
   ReadMemory read_memory_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<UndoLayers> undo_layers_;
@@ -416,10 +423,11 @@ class EngineImpl : public Engine {
 
   // For the message of a full store, which is made under the locks of sessions.
   mutable absl::Mutex hint_mu_ ABSL_ACQUIRED_AFTER(mu_);
-  std::string oldest_pin_ ABSL_GUARDED_BY(hint_mu_);
+  std::string space_hint_ ABSL_GUARDED_BY(hint_mu_);
 
   Wakeup stop_ticking_;
   std::thread ticker_;
+  std::thread write_back_;
 };
 
 }  // namespace ext2cow

@@ -9,6 +9,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "overlay/chunk.h"
 #include "overlay/sync_point.h"
 #include "replay/answers.h"
 #include "replay/engine_impl.h"
@@ -191,6 +192,9 @@ absl::Status EngineImpl::DropBlocks(SessionRecord* record,
     zero(change.discarded, ZeroKind::kDiscard);
   }
   if (status.ok()) status = (*to)->Flush();
+  const auto size = CountLayer(*store_, layer);
+  status.Update(size.status());
+  if (status.ok()) store_budget_.Open(layer, size->Bytes());
   record->layers = {layer};
   record->changed_bytes = (*to)->ChangedBytes();
   return status;

@@ -5,12 +5,14 @@
 // leave behind.
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "ext2fs/ext2_fs.h"
 #include "ext2fs/ext2fs.h"
+#include "overlay/chunk.h"
 #include "overlay/ext2_gate.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
@@ -124,6 +126,34 @@ void EngineImpl::MeasureMarked() {
   for (SessionRecord& record : measured) {
     catalog_.PutSession(std::move(record));
   }
+}
+
+absl::Status EngineImpl::CountHeld() {
+  const auto marks = ListLayerSizes(*store_);
+  if (!marks.ok()) return marks.status();
+  std::set<LayerId> counted;
+  const auto count = [&](const std::vector<LayerId>& layers, bool unclean) {
+    for (const LayerId layer : layers) {
+      const auto mark = marks->find(layer);
+      if (mark == marks->end() || !counted.insert(layer).second) continue;
+      std::optional<LayerSize> size = mark->second;
+      // A crash in the middle of a long flush leaves a mark that was ahead.
+      if (!size || (unclean && layer == layers.back())) {
+        // Who opens a layer that is damaged is told so.
+        const auto recount = CountLayer(*store_, layer);
+        if (recount.ok()) size = *recount;
+      }
+      store_budget_.Open(layer, size ? size->Bytes() : 0);
+    }
+  };
+  for (const auto& [name, record] : catalog_.sessions()) {
+    store_budget_.SetRecord(name, EncodeSession(record).size());
+    count(record.layers, !record.marked.empty());
+    for (const SnapshotRecord& snapshot : record.snapshots) {
+      count(snapshot.layers, /*unclean=*/false);
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status EngineImpl::RemoveStrays() {

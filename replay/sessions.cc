@@ -228,7 +228,9 @@ absl::Status EngineImpl::SaveSession(SessionRecord record, bool sync) {
   rocksdb::WriteBatch batch;
   batch.Put(SessionKey(record.name), encoded);
   absl::Status status = store_->Write(&batch, sync);
-  if (status.ok()) catalog_.PutSession(std::move(record));
+  if (!status.ok()) return status;
+  store_budget_.SetRecord(record.name, encoded.size());
+  catalog_.PutSession(std::move(record));
   return status;
 }
 
@@ -239,6 +241,7 @@ absl::Status EngineImpl::EnsurePersisted(Session* session) {
     absl::MutexLock lock(&mu_);
     if (session->life.anonymous) return absl::OkStatus();
   }
+  if (absl::Status s = store_->space().RoomForRecords(); !s.ok()) return s;
   absl::MutexLock lock(&mu_);
   if (session->persisted) return absl::OkStatus();
   absl::Status status = SaveSession(RecordOf(*session), /*sync=*/true);
@@ -257,7 +260,10 @@ absl::Status EngineImpl::DropSessions(const std::vector<std::string>& names) {
   for (const std::string& name : names) batch.Delete(SessionKey(name));
   absl::Status status = store_->Write(&batch, /*sync=*/true);
   if (!status.ok()) return status;
-  for (const std::string& name : names) catalog_.RemoveSession(name);
+  for (const std::string& name : names) {
+    catalog_.RemoveSession(name);
+    store_budget_.SetRecord(name, 0);
+  }
   return status;
 }
 
@@ -295,6 +301,7 @@ absl::Status EngineImpl::Unload(Session* session,
   if (keep_nothing) {
     const std::vector<LayerId> layers = session->stack->layers();
     const bool stored = session->stack->ChangedBytes() > 0;
+    session->stack.reset();  // before somebody takes its layers for freed
     absl::MutexLock lock(&mu_);
     if (session->persisted) return DropSession(session->name());
     if (!stored) return absl::OkStatus();
@@ -386,6 +393,7 @@ void EngineImpl::FreeUnnamed(LayerId layer) {
 void EngineImpl::Reclaim() {
   absl::MutexLock lock(&mu_);
   const std::vector<LayerId> freed = catalog_.TakeFreed();
+  store_budget_.Forget(freed);
   if (!freed.empty()) reclaimer_->Add(freed);
 }
 

@@ -10,10 +10,10 @@
 namespace ext2cow {
 
 Session::Session(std::string name, const Image* image,
-                 LimitBudget* store_budget, uint64_t max_bytes,
+                 StoreBudget* store_budget, uint64_t max_bytes,
                  ReadMemory* read_memory)
     : reads(read_memory),
-      budget(absl::StrCat("session ", name), max_bytes, store_budget),
+      budget(name, max_bytes, store_budget),
       name_(std::move(name)),
       image_(image) {}
 

@@ -14,6 +14,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "overlay/image.h"
 #include "overlay/map_cache.h"
 #include "overlay/stack.h"
@@ -40,7 +41,7 @@ class Session {
   // it has been read from: keeps its record. Any thread.
   using Persist = std::function<absl::Status()>;
 
-  Session(std::string name, const Image* image, LimitBudget* store_budget,
+  Session(std::string name, const Image* image, StoreBudget* store_budget,
           uint64_t max_bytes, ReadMemory* read_memory);
 
   const std::string& name() const { return name_; }
@@ -95,7 +96,7 @@ class Session {
 
   // Synchronize themselves.
   ReadSet reads;
-  LimitBudget budget;
+  SessionBudget budget;
   std::atomic<bool> written{false};  // by a connection, since it was loaded
   // Set with the gate held alone: the session was taken away from its
   // connections (shutdown, --force); every later request answers kCancelled.
@@ -117,6 +118,12 @@ class Session {
     int64_t created = 0;  // seconds since 1970
   } life;
   std::atomic<bool> persisted{false};  // the store has a record of it
+
+  // For the thread that writes back alone.
+  struct WriteBack {
+    absl::Duration unflushed;  // how old the oldest unflushed write is, at most
+    bool failed = false;       // and the log says so
+  } write_back;
 
  private:
   // The gate for one request of a client.

@@ -36,6 +36,10 @@ void EngineTest::Open(EngineOptions options) {
 
 void EngineTest::OpenOn(SimDisk::Files files, EngineOptions options) {
   world_.reset();
+  // No flush that the test does not ask for.
+  if (options.flush_interval == EngineOptions().flush_interval) {
+    options.flush_interval = absl::ZeroDuration();
+  }
   world_ = std::make_unique<Recovered>(std::move(files), std::move(options));
   ASSERT_TRUE(world_->status().ok()) << world_->status();
 }

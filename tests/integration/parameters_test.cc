@@ -30,6 +30,7 @@ TEST_F(ParametersTest, BadValuesAreRefusedByName) {
       {"ext2cow-max-session", "big"},
       {"ext2cow-max-store", "-5"},
       {"ext2cow-expire", "soon"},
+      {"ext2cow-flush-interval", "often"},
       {"ext2cow-points", "maybe"},
       {"ext2cow-control", ""},
       {"ext2cow-cache", "1X"},
@@ -61,8 +62,8 @@ TEST_F(ParametersTest, FileMustBeAbsolute) {
 TEST_F(ParametersTest, GoodValuesAreTaken) {
   Start({"ext2cow-on-disconnect=keep", "ext2cow-isolation=snapshot",
          "ext2cow-history=3", "ext2cow-max-session=1G", "ext2cow-max-store=2G",
-         "ext2cow-expire=3600", "ext2cow-points=no", "ext2cow-cache=64M",
-         "ext2cow-control=none"});
+         "ext2cow-expire=3600", "ext2cow-flush-interval=0", "ext2cow-points=no",
+         "ext2cow-cache=64M", "ext2cow-control=none"});
   EXPECT_EQ(Connect("s").Write(0, "x"), 0);
   EXPECT_FALSE(NbdClient(server_->socket(), "@0").connected());
   EXPECT_FALSE(std::filesystem::exists(store_ + "/control.sock"));

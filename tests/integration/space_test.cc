@@ -161,6 +161,95 @@ TEST_F(SpaceTest, MaxStoreHoldsForAllSessionsTogether) {
   EXPECT_EQ(two.Write(written, Repeat('t', kMiB)), 0) << "space came back";
 }
 
+TEST_F(SpaceTest, MaxSessionHoldsAfterARestart) {
+  Start({"ext2cow-max-session=8M"});
+  NbdClient client = Connect("s");
+  uint64_t written = 0;
+  EXPECT_EQ(Fill(&client, 0, 65'536, &written), ENOSPC);
+  EXPECT_EQ(written, 8 * kMiB);
+  ASSERT_EQ(client.Flush(), 0);
+  for (const bool kill : {false, true}) {
+    client.Disconnect();
+    if (kill) {
+      server_->Kill();
+    } else {
+      EXPECT_EQ(server_->Stop(), 0);
+    }
+    server_.reset();
+    Start({"ext2cow-max-session=8M"});
+    client = Connect("s");
+    EXPECT_EQ(client.Write(written, "more"), ENOSPC) << kill;
+    EXPECT_EQ(client.Write(0, "the same"), 0) << kill;
+  }
+  EXPECT_THAT(server_->Log(),
+              HasSubstr("session s holds 8388608 of at most 8388608 bytes and "
+                        "4096 more are needed"));
+  EXPECT_EQ(client.Trim(0, kMiB), 0);
+  EXPECT_EQ(client.Write(written, "more"), 0) << "there is room again";
+}
+
+TEST_F(SpaceTest, MaxStoreCountsSessionsThatNobodyUses) {
+  uint64_t written = 0;
+  for (int i = 0; i < 6; ++i) {
+    if (i % 3 == 0) Start({"ext2cow-max-store=8M"});
+    NbdClient client = Connect(absl::StrCat("s", i));
+    uint64_t more = 0;
+    Fill(&client, 0, 65'536, &more);
+    written += more;
+    if (i == 0) {
+      EXPECT_EQ(client.Trim(0, 4 * kMiB), 0);
+      written -= 4 * kMiB;
+    }
+    ASSERT_EQ(client.Flush(), 0);
+  }
+  EXPECT_LE(written, 8 * kMiB);
+  EXPECT_GT(written, 7 * kMiB);
+}
+
+TEST_F(SpaceTest, MaxStoreCountsWhatIsSharedOnce) {
+  Start({"ext2cow-max-store=8M"});
+  ASSERT_EQ(Connect("one").Write(0, RandomBytes(3, 6 * kMiB)), 0);
+  ASSERT_EQ(Tool({"snapshot", "one", "snap"}).status, 0);
+  for (int i = 0; i < 3; ++i) {
+    const std::string name = absl::StrCat("clone", i);
+    ASSERT_EQ(Tool({"clone", "one", name}).status, 0);
+    EXPECT_EQ(Connect(name).Read(0, 6 * kMiB), RandomBytes(3, 6 * kMiB));
+    EXPECT_EQ(Connect(name).Write(0, RandomBytes(4, 65'536)), 0);
+  }
+  EXPECT_EQ(Connect("one").Write(6 * kMiB, RandomBytes(4, 2 * kMiB)), ENOSPC);
+  ASSERT_EQ(Tool({"rm", "one"}).status, 0);
+  EXPECT_EQ(Connect("two").Write(0, RandomBytes(4, 2 * kMiB)), ENOSPC)
+      << "the clones hold it still";
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(Tool({"rm", absl::StrCat("clone", i)}).status, 0);
+  }
+  EXPECT_EQ(Connect("two").Write(0, RandomBytes(4, 7 * kMiB)), 0);
+}
+
+TEST_F(SpaceTest, ZeroesAndTrimsAreCharged) {
+  for (const std::string what : {"session", "store"}) {
+    const std::string limit = absl::StrCat("ext2cow-max-", what, "=1M");
+    Start({limit});
+    NbdClient client = Connect(what);
+    uint64_t runs = 0;
+    int error = 0;
+    while (error == 0 && runs < 16'000) {
+      error = client.Trim(runs * 8192, 4096);
+      if (error == 0) ++runs;
+    }
+    EXPECT_EQ(error, ENOSPC) << limit;
+    EXPECT_GT(runs, 7000u) << limit;
+    EXPECT_LE(runs, 8192u) << limit;
+    EXPECT_EQ(client.Write(0, "x"), ENOSPC) << limit;
+    EXPECT_EQ(client.Trim(0, 8192), 0) << "takes no more";
+    EXPECT_EQ(client.Trim(0, 127 * kMiB), 0) << "one run for all";
+    EXPECT_EQ(client.Write(0, "x"), 0) << limit;
+    EXPECT_EQ(client.Flush(), 0) << limit;
+    client.Disconnect();
+    EXPECT_EQ(Tool({"rm", what}).status, 0);
+  }
+}
+
 TEST_F(SpaceTest, PluginThatCantFlushRefusesCommits) {
   ServerOptions options = Options();
   options.plugin = "eval";

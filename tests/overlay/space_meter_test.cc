@@ -50,10 +50,58 @@ TEST_F(SpaceMeterTest, GrantsAPartOfTheRoomOnceForAll) {
   EXPECT_LE(granted, kMiB);
 }
 
+// What was written takes its space when the filesystem likes.
+class CopyOnWriteTest : public SpaceMeterTest {
+ protected:
+  CopyOnWriteTest() { faults_->copies_on_write = true; }
+  void WritePart(SpaceMeter* meter) {
+    SpaceMeter::Hold hold(meter);
+    ASSERT_TRUE(hold.Take(kPart).ok());
+  }
+};
+
+TEST_F(CopyOnWriteTest, WhatWasWrittenCountsUntilTheDiskCountsIt) {
+  SpaceMeter meter(&store_->files(), 2 * kMiB);
+  WritePart(&meter);
+  EXPECT_EQ(faults_->settled, 0);
+  faults_->free_after_settling = 8 * kMiB;
+  SpaceMeter::Hold more(&meter);
+  EXPECT_EQ(more.Take(kPart).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(faults_->settled, 1);
+  EXPECT_EQ(more.Take(kPart).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(faults_->settled, 1) << "nothing was written since";
+}
+
+TEST_F(CopyOnWriteTest, WhatWasCompressedTakesLess) {
+  SpaceMeter meter(&store_->files(), 2 * kMiB);
+  WritePart(&meter);
+  faults_->free_after_settling = 17 * kMiB;
+  SpaceMeter::Hold more(&meter);
+  EXPECT_TRUE(more.Take(kPart).ok());
+}
+
+TEST_F(CopyOnWriteTest, WhatWasFreedIsLookedFor) {
+  faults_->free_bytes = 4 * kMiB;
+  SpaceMeter meter(&store_->files(), 2 * kMiB);
+  SpaceMeter::Hold more(&meter);
+  EXPECT_FALSE(more.Take(kPart).ok());
+  meter.Freed();
+  faults_->free_after_settling = 18 * kMiB;
+  EXPECT_TRUE(more.Take(kPart).ok());
+}
+
+TEST_F(SpaceMeterTest, AFullDiskIsToldInFigures) {
+  meter_.set_hint([] { return "; a hint"; });
+  SpaceMeter::Hold hold(&meter_);
+  EXPECT_EQ(hold.Take(17 * kMiB).message(),
+            "the store's disk is full: 17408 KiB needed, 18432 KiB free, of "
+            "which 2048 KiB are kept for the store's records; a hint");
+}
+
 class FullStackTest : public StackTest {
  protected:
   void FillDisk() {
-    faults_->free_bytes = 0;
+    faults_->free_bytes = store_->space().headroom();
     SpaceMeter::Hold hold(&store_->space());
     while (hold.Take(kBlockSize).ok()) {
     }
@@ -96,6 +144,51 @@ TEST_F(FullStackTest, AnOverwriteOfARowNeedsRoom) {
   EXPECT_EQ(Write(kPhysicalSpace, 0, "b").code(),
             absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(stack_->Flush().ok());
+}
+
+// Then RocksDB would meet the end of the disk; nothing is lost by waiting.
+TEST_F(FullStackTest, AFlushWaitsForWhoTookTheHeadroom) {
+  const LayerId layer = NewLayer();
+  OpenStack({layer});
+  ASSERT_TRUE(Write(kPhysicalSpace, 0, "a").ok());
+  faults_->free_bytes = 0;
+  EXPECT_EQ(stack_->Flush().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(stack_->Unflushed());
+  faults_->free_bytes = UINT64_MAX;
+  ASSERT_TRUE(stack_->Flush().ok());
+  EXPECT_FALSE(stack_->Unflushed());
+  faults_->free_bytes = 0;
+  EXPECT_TRUE(stack_->Flush().ok()) << "there is nothing to tell RocksDB";
+  CrashAndReopen();
+  OpenStack({layer});
+  EXPECT_EQ(*Read(kPhysicalSpace, 0, 1), "a");
+}
+
+TEST_F(FullStackTest, AWriteThatNoFileCanHoldIsRefused) {
+  faults_->largest_file = kMiB;
+  OpenStack({NewLayer()});
+  for (const size_t length : {size_t{1}, size_t{kMiB}}) {
+    const absl::Status status =
+        Write(kPhysicalSpace, kMiB, std::string(length, 'x'));
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  }
+  EXPECT_TRUE(Write(kPhysicalSpace, 0, std::string(kMiB, 'x')).ok());
+  EXPECT_TRUE(Zero(kPhysicalSpace, kMiB, kMiB, ZeroKind::kDiscard).ok());
+  EXPECT_TRUE(stack_->Flush().ok());
+}
+
+TEST_F(FullStackTest, AnOverwriteNeedsRoomWhereItTakesANewPlace) {
+  const std::string directory = store_->directory();
+  faults_->copies_on_write = true;
+  OpenStore(directory);
+  OpenStack({NewLayer()});
+  ASSERT_TRUE(Write(kPhysicalSpace, 0, std::string(kMiB, 'a')).ok());
+  ASSERT_TRUE(stack_->Flush().ok());
+  faults_->free_after_settling = store_->space().headroom();
+  FillDisk();
+  EXPECT_EQ(Write(kPhysicalSpace, 0, std::string(kMiB, 'b')).code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(*Read(kPhysicalSpace, 0, 1), "a");
 }
 
 TEST_F(FullStackTest, WriteCachesAreBoundedTogether) {

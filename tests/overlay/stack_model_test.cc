@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "overlay/chunk.h"
 #include "tests/support/stack_fixture.h"
 
 namespace ext2cow {
@@ -27,6 +28,27 @@ struct ModelBlock {
 struct ModelSpace {
   std::string bytes;
   std::array<ModelBlock, kBlocks> blocks;
+};
+
+// What each layer holds, as a stack tells its budget.
+class Account : public SpaceBudget {
+ public:
+  absl::Status Reserve(LayerId layer, uint64_t bytes) override {
+    Charge(layer, bytes);
+    return absl::OkStatus();
+  }
+  void Charge(LayerId layer, uint64_t bytes) override {
+    layers[layer] += bytes;
+  }
+  void Release(LayerId layer, uint64_t bytes) override {
+    EXPECT_GE(layers[layer], bytes);
+    layers[layer] -= bytes;
+  }
+  void Open(LayerId layer, uint64_t bytes) override { layers[layer] = bytes; }
+  void Close(LayerId layer, uint64_t bytes) override {
+    EXPECT_EQ(layers[layer], bytes);
+  }
+  std::map<LayerId, uint64_t> layers;
 };
 
 class ModelTest : public StackTest, public testing::WithParamInterface<int> {
@@ -185,8 +207,26 @@ class ModelTest : public StackTest, public testing::WithParamInterface<int> {
     Stack::Options options;
     options.unclean = unclean;
     options.write_cache_bytes = 64 * kBlockSize;
+    options.budget = &account_;
     OpenStack(layers_, options);
     EXPECT_EQ(stack_->torn_blocks(), 0u);
+  }
+
+  // The account, the marks and a recount agree.
+  void CompareAccount() {
+    const auto marks = ListLayerSizes(*store_);
+    ASSERT_TRUE(marks.ok()) << marks.status();
+    for (const LayerId layer : layers_) {
+      const auto count = CountLayer(*store_, layer);
+      ASSERT_TRUE(count.ok()) << count.status();
+      EXPECT_EQ(account_.layers[layer], count->Bytes()) << layer;
+      const auto mark = marks->find(layer);
+      if (mark == marks->end()) {
+        EXPECT_EQ(*count, LayerSize()) << layer;
+      } else {
+        EXPECT_EQ(mark->second, *count) << layer;
+      }
+    }
   }
 
   static void Succeeds(const absl::Status& status) {
@@ -199,7 +239,10 @@ class ModelTest : public StackTest, public testing::WithParamInterface<int> {
     if (action < 45) return RandomWrite(space);
     if (action < 60) return RandomZero(space);
     if (action < 80) return Compare(space, RandomRange());
-    if (action < 90) return Succeeds(stack_->Flush());
+    if (action < 90) {
+      Succeeds(stack_->Flush());
+      return CompareAccount();
+    }
     if (action < 93) return Succeeds(stack_->Drain());
     if (action < 95) return Push();
     if (action < 96) return DropOldest();
@@ -207,6 +250,7 @@ class ModelTest : public StackTest, public testing::WithParamInterface<int> {
     CompareAll();
   }
 
+  Account account_;
   std::mt19937 random_;
   std::map<SpaceId, ModelSpace> model_;
   std::vector<LayerId> layers_;
@@ -222,6 +266,9 @@ TEST_P(ModelTest, AgreesWithArraysOfBytes) {
     if (!HasFatalFailure()) Recount();
   }
   if (!HasFatalFailure()) CompareAll();
+  if (!HasFatalFailure()) Succeeds(stack_->Flush());
+  if (!HasFatalFailure()) CompareAccount();
+  stack_.reset();  // before its account
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, ModelTest, testing::Range(1, 7));

@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "overlay/stack.h"
+#include "overlay/chunk.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -21,12 +22,15 @@ constexpr uint64_t kMiB = 1 << 20;
 // A budget that counts, and refuses beyond its limit.
 class TestBudget : public SpaceBudget {
  public:
-  absl::Status Reserve(uint64_t bytes) override {
+  absl::Status Reserve(LayerId layer, uint64_t bytes) override {
     if (used + bytes > limit) return absl::ResourceExhaustedError("limit");
-    used += bytes;
+    Charge(layer, bytes);
     return absl::OkStatus();
   }
-  void Release(uint64_t bytes) override { used -= bytes; }
+  void Charge(LayerId, uint64_t bytes) override { used += bytes; }
+  void Release(LayerId, uint64_t bytes) override { used -= bytes; }
+  void Open(LayerId layer, uint64_t bytes) override { Charge(layer, bytes); }
+  void Close(LayerId layer, uint64_t bytes) override { Release(layer, bytes); }
   uint64_t used = 0;
   uint64_t limit = UINT64_MAX;
 };
@@ -238,10 +242,10 @@ TEST_F(StackTest, ABudgetCountsWhatTheLayersHold) {
   ASSERT_TRUE(stack_->Flush().ok());
   EXPECT_EQ(budget.used, kMiB + 4096);
   ASSERT_TRUE(Zero(kFile, 0, kMiB, ZeroKind::kDiscard).ok());
-  EXPECT_EQ(budget.used, 4096u);
+  EXPECT_EQ(budget.used, 4096 + LayerSize::kZeroRunBytes);
   ASSERT_TRUE(stack_->Flush().ok());
   OpenStack({layer}, {.budget = &budget});
-  EXPECT_EQ(budget.used, 4096u);
+  EXPECT_EQ(budget.used, 4096 + LayerSize::kZeroRunBytes);
   stack_.reset();
   EXPECT_EQ(budget.used, 0u);
 }

@@ -22,6 +22,11 @@ struct Faults {
   std::atomic<bool> fail_names{false};
   std::atomic<int64_t> writes_until_full{-1};  // negative: never full
   std::atomic<uint64_t> free_bytes{UINT64_MAX};
+  std::atomic<bool> copies_on_write{false};
+  std::atomic<uint64_t> free_after_settling{
+      UINT64_MAX};  // free_bytes from then on
+  std::atomic<int> settled{0};
+  std::atomic<uint64_t> largest_file{UINT64_MAX};
   std::atomic<int> syncs{0};
 };
 
@@ -52,6 +57,13 @@ class FaultFiles : public BlockFiles {
     if (free != UINT64_MAX) return free;
     return files_->FreeBytes();
   }
+  bool CopiesOnWrite() const override { return faults_->copies_on_write; }
+  absl::Status Settle() override {
+    ++faults_->settled;
+    faults_->free_bytes = faults_->free_after_settling.load();
+    return absl::OkStatus();
+  }
+  uint64_t LargestFile() const override { return faults_->largest_file; }
 
  private:
   class File : public BlockFile {

@@ -123,13 +123,6 @@ class Directory : public rocksdb::FSDirectory {
   const std::string name_;
 };
 
-class NullLogger : public rocksdb::Logger {
- public:
-  using Logger::Logv;
-  void Logv(const char*, va_list) override {}
-  size_t GetLogFileSize() const override { return 0; }
-};
-
 struct NoLock : public rocksdb::FileLock {};
 
 class SimFileSystem : public rocksdb::FileSystem {
@@ -223,12 +216,6 @@ class SimFileSystem : public rocksdb::FileSystem {
   IOStatus GetTestDirectory(const IOOptions&, std::string* path,
                             IODebugContext*) override {
     *path = "/test";
-    return IOStatus::OK();
-  }
-  IOStatus NewLogger(const std::string&, const IOOptions&,
-                     std::shared_ptr<rocksdb::Logger>* result,
-                     IODebugContext*) override {
-    *result = std::make_shared<NullLogger>();
     return IOStatus::OK();
   }
   IOStatus GetAbsolutePath(const std::string& path, const IOOptions&,
