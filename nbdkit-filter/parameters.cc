@@ -24,7 +24,12 @@ const char kParametersHelp[] =
     "ext2cow-expire=DURATION    Unconnected sessions are dropped after this.\n"
     "ext2cow-points=yes|no      Clients may open @POINT (default yes).\n"
     "ext2cow-cache=SIZE         Memory for caches (default 256M).\n"
-    "ext2cow-control=PATH|none  The control socket (default DIR/control.sock).\n";
+    "ext2cow-control=PATH|none  The control socket (default DIR/control.sock).\n"
+    "ext2cow-reopen=DURATION    How long an image that went away is opened again\n"
+    "                           (default 60s; 0: never).\n"
+    "ext2cow-stop-grace=DURATION\n"
+    "                           How long a stopping server waits for clients\n"
+    "                           (default 10s).\n";
 
 absl::StatusOr<absl::Duration> ParseDuration(const std::string& text) {
   if (text == "never") return absl::InfiniteDuration();
@@ -85,6 +90,15 @@ absl::StatusOr<bool> Parameters::Take(
     *out = static_cast<uint64_t>(bytes);
     return true;
   };
+  const auto duration = [&](absl::Duration* out) -> absl::StatusOr<bool> {
+    auto parsed = ParseDuration(value);
+    if (!parsed.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(key, ": ", std::string(parsed.status().message())));
+    }
+    *out = *parsed;
+    return true;
+  };
   if (key == "ext2file") {
     if (value != "exportname" && (value.empty() || value[0] != '/')) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -126,12 +140,13 @@ absl::StatusOr<bool> Parameters::Take(
   } else if (key == "ext2cow-cache") {
     return size(&engine.cache_bytes);
   } else if (key == "ext2cow-expire") {
-    auto parsed = ParseDuration(value);
-    if (!parsed.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(key, ": ", std::string(parsed.status().message())));
-    }
-    engine.expire = *parsed;
+    return duration(&engine.expire);
+  } else if (key == "ext2cow-stop-grace") {
+    return duration(&stop_grace);
+  } else if (key == "ext2cow-reopen") {
+    auto taken = duration(&reopen);
+    if (value == "never") reopen = absl::ZeroDuration();
+    return taken;
   } else if (key == "ext2cow-points") {
     if (value != "yes" && value != "no") return OneOf(key, value, "yes or no");
     engine.points = value == "yes";
@@ -139,6 +154,7 @@ absl::StatusOr<bool> Parameters::Take(
     if (value.empty()) return OneOf(key, value, "a path or none");
     control = value == "none" ? value : absolute(value);
   } else {
+    if (key == "cache") cache = value;
     return false;
   }
   return true;
