@@ -6,7 +6,25 @@
 
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+
 namespace ext2cow {
+namespace {
+
+constexpr int kFilter = 256;  // no character
+
+// nbdkit takes a name or a file.
+std::string ShortName(absl::string_view filter) {
+  filter.remove_prefix(filter.find_last_of('/') + 1);  // npos + 1 is 0
+  if (absl::ConsumeSuffix(&filter, "-filter.so")) {
+    absl::ConsumePrefix(&filter, "nbdkit-");
+  }
+  return std::string(filter);
+}
+
+}  // namespace
 
 ServerOptions ParseServerOptions(const std::vector<std::string>& arguments) {
   // nbdkit(1)'s short options, and the long ones that matter here or take an
@@ -17,7 +35,7 @@ ServerOptions ParseServerOptions(const std::vector<std::string>& arguments) {
       {"readonly", no_argument, nullptr, 'r'},
       {"user", required_argument, nullptr, 'u'},
       {"group", required_argument, nullptr, 'g'},
-      {"filter", required_argument, nullptr, 0},
+      {"filter", required_argument, nullptr, kFilter},
       {"run", required_argument, nullptr, 0},
       {nullptr, 0, nullptr, 0}};
   std::vector<std::string> words = arguments;
@@ -25,6 +43,7 @@ ServerOptions ParseServerOptions(const std::vector<std::string>& arguments) {
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   ServerOptions options;
+  bool below = false;
   const int saved_index = optind, saved_print = opterr;
   optind = 0;  // glibc: start anew
   opterr = 0;
@@ -33,6 +52,10 @@ ServerOptions ParseServerOptions(const std::vector<std::string>& arguments) {
     if (c == 'r') options.read_only = true;
     if (c == 'u') options.user = optarg;
     if (c == 'g') options.group = optarg;
+    if (c != kFilter) continue;
+    const std::string filter = ShortName(optarg);
+    if (below) options.filters_below.push_back(filter);
+    below = below || filter == "ext2cow";
   }
   optind = saved_index;
   opterr = saved_print;
@@ -48,6 +71,31 @@ absl::StatusOr<ServerOptions> ThisServerOptions() {
         "can't read /proc/self/cmdline, which says whether nbdkit runs with -r");
   }
   return ParseServerOptions(words);
+}
+
+absl::Status CheckFiltersBelow(const std::vector<std::string>& filters,
+                               const std::string& cache) {
+  const char* why = nullptr;
+  for (const std::string& filter : filters) {
+    if (filter == "retry") {
+      why = "it hides that writes were lost: leave it out, ext2cow opens the image "
+            "again by itself (ext2cow-reopen)";
+    }
+    if (filter == "retry-request") {
+      why = "it takes a second flush for the one that failed: leave it out, "
+            "ext2cow tries again by itself (ext2cow-reopen)";
+    }
+    if (filter == "cache" && cache != "writethrough") {
+      why = "it keeps writes back: leave it out, or add cache=writethrough";
+    }
+    if (why != nullptr) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("--filter=", filter,
+                       " below ext2cow would lose commits to a writable image, as ",
+                       why, "; or serve it read-only, with -r"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace ext2cow

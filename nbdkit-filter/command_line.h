@@ -16,12 +16,20 @@ struct ServerOptions {
   bool read_only = false;  // -r
   std::string user;        // -u; empty: not given
   std::string group;       // -g
+  // Between ext2cow and the plugin; their short names.
+  std::vector<std::string> filters_below;
 };
 
 // `arguments` with the program's name first.
 ServerOptions ParseServerOptions(const std::vector<std::string>& arguments);
 // Of this process, from /proc/self/cmdline.
 absl::StatusOr<ServerOptions> ThisServerOptions();
+
+// Whether commits are safe above these filters: what is told to be flushed must be
+// so, and what was lost must be known. `cache` is the value of the parameter of that
+// name, of the cache filter.
+absl::Status CheckFiltersBelow(const std::vector<std::string>& filters,
+                               const std::string& cache);
 
 }  // namespace ext2cow
 

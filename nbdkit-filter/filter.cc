@@ -4,7 +4,8 @@
 // The nbdkit filter: translates nbdkit's callbacks into calls of the engine.
 //
 //   .config            parameters
-//   .get_ready         the store's lock, before nbdkit goes to the background
+//   .get_ready         the store's lock, before nbdkit goes to the background; its
+//                      parent waits for the end of .after_fork
 //   .after_fork        the image, the engine, its threads, the control socket
 //   .open ... .close   one Connection
 //   .cleanup           everything is synced and closed
@@ -28,16 +29,22 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "nbdkit-filter/background_start.h"
 #include "nbdkit-filter/command_line.h"
 #include "nbdkit-filter/control_server.h"
+#include "nbdkit-filter/ending.h"
 #include "nbdkit-filter/failure_log.h"
 #include "nbdkit-filter/next_device.h"
 #include "nbdkit-filter/parameters.h"
+#include "nbdkit-filter/stop_signals.h"
 #include "overlay/printable.h"
+#include "overlay/reopening_device.h"
+#include "overlay/wakeup.h"
 #include "replay/engine.h"
 
 namespace ext2cow {
@@ -45,7 +52,7 @@ namespace {
 
 constexpr uint32_t kMaxRequest = 32 << 20;
 // How often the log says how many requests failed.
-constexpr unsigned kSumUpSeconds = 10;
+constexpr absl::Duration kSumUpEvery = absl::Seconds(10);
 
 // The server: one a process.
 struct Server {
@@ -53,10 +60,13 @@ struct Server {
   bool serialize = false;
   std::string temporary_store;  // removed at exit
   std::unique_ptr<StoreLock> lock;
-  std::unique_ptr<NextDevice> device;
+  std::vector<std::string> filters_below;
+  std::unique_ptr<ReopeningDevice> device;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<ControlServer> control;
-  std::thread shutdown;
+  std::unique_ptr<Ending> ending;
+  Wakeup stop_summing;
+  std::thread sums_up;  // what fails again and again
 };
 
 Server* server() {
@@ -175,6 +185,7 @@ void RemoveTemporaryStore() {
 // A start that fails leaves nothing behind; nbdkit calls no .cleanup then.
 int Started(const absl::Status& status) {
   if (status.ok()) return 0;
+  if (server()->device != nullptr) server()->device->set_check(nullptr);
   server()->engine.reset();
   RemoveTemporaryStore();
   return Fail(status);
@@ -215,6 +226,7 @@ absl::Status BeReady(int thread_model) {
   auto options = ThisServerOptions();
   if (!options.ok()) return options.status();
   s->parameters.engine.read_only = options->read_only;
+  s->filters_below = options->filters_below;
   auto owner = FutureOwner(*options);
   if (!owner.ok()) return owner.status();
   auto lock = StoreLock::Acquire(s->parameters.store, /*create=*/true,
@@ -228,15 +240,20 @@ absl::Status BeReady(int thread_model) {
   if (s->parameters.control.empty()) {
     s->parameters.control = s->parameters.store + "/control.sock";
   }
-  if (s->parameters.control == "none") return absl::OkStatus();
-  return ControlServer::CheckPath(s->parameters.control);
+  if (s->parameters.control != "none") {
+    absl::Status free = ControlServer::CheckPath(s->parameters.control);
+    if (!free.ok()) return free;
+  }
+  return WatchBackgroundStart();
 }
 
 int GetReady(int thread_model) { return Started(BeReady(thread_model)); }
 
-// nbdkit closes connections when it stops, and tells it to nobody but a thread that
-// sleeps. One of its own, for a connection's also wakes when the client is gone.
+// nbdkit closes connections when it stops. Where a filter stopped it, it tells that
+// to nobody but a thread that sleeps (and logs an error then). One of its own, for a
+// connection's also wakes when the client is gone.
 bool IsStopping() {
+  if (StopSignalled()) return true;
   bool stopping = true;  // keeps sessions, if in doubt
   try {
     std::thread([&] { stopping = nbdkit_nanosleep(0, 1) == -1; }).join();
@@ -245,19 +262,38 @@ bool IsStopping() {
   return stopping;
 }
 
-// Blocks until the server stops, then lets go of every session at once: nbdkit
-// itself would wait for idle clients and may be killed meanwhile.
-void WaitForShutdown() {
-  while (nbdkit_nanosleep(kSumUpSeconds, 0) == 0) failures()->SumUp();
-  server()->engine->Shutdown();
-  server()->control->Stop();
+// What the server does at once when it stops: nbdkit itself would wait for idle
+// clients and may be killed meanwhile.
+void CloseAll() {
+  Server* const s = server();
+  s->device->StopWaiting();
+  s->engine->Shutdown();
+  s->control->Stop();
+  s->stop_summing.Wake();
+  s->sums_up.join();
+  failures()->SumUp();
+}
+
+absl::StatusOr<std::unique_ptr<ReopeningDevice>> OpenDevice(
+    nbdkit_backend* backend) {
+  Server* const s = server();
+  const bool read_only = s->parameters.engine.read_only;
+  auto device = ReopeningDevice::Open(
+      {.open = [=]() -> absl::StatusOr<std::unique_ptr<Device>> {
+         return NextDevice::Open(backend, read_only, s->serialize);
+       },
+       .patience = s->parameters.reopen,
+       .log = [](const std::string& line) { Log("ext2cow: " + line); }});
+  if (!device.ok() || !(*device)->writable()) return device;
+  absl::Status safe = CheckFiltersBelow(s->filters_below, s->parameters.cache);
+  if (!safe.ok()) return safe;
+  return device;
 }
 
 absl::Status StartServing(nbdkit_backend* backend) {
   Server* const s = server();
   if (absl::Status pid = s->lock->RecordPid(); !pid.ok()) return pid;
-  auto device = NextDevice::Open(backend, s->parameters.engine.read_only,
-                                 s->serialize);
+  auto device = OpenDevice(backend);
   if (!device.ok()) return device.status();
   s->device = *std::move(device);
   s->parameters.engine.stopping = IsStopping;
@@ -268,6 +304,9 @@ absl::Status StartServing(nbdkit_backend* backend) {
                              s->parameters.engine);
   if (!engine.ok()) return engine.status();
   s->engine = *std::move(engine);
+  s->device->set_check([s](const Device& fresh) {
+    return s->engine->CheckReopened(fresh);
+  });
   if (!s->parameters.rules.file.empty()) {
     absl::Status found = s->engine->CheckFile(s->parameters.rules.file);
     if (!found.ok()) {
@@ -281,7 +320,14 @@ absl::Status StartServing(nbdkit_backend* backend) {
     absl::Status started = s->control->Start(s->parameters.control);
     if (!started.ok()) return started;
   }
-  s->shutdown = std::thread(WaitForShutdown);
+  s->sums_up = std::thread([s] {
+    while (!s->stop_summing.WaitFor(kSumUpEvery)) failures()->SumUp();
+  });
+  s->ending = std::make_unique<Ending>(Ending::Steps{
+      .close = CloseAll,
+      .hurry = [s] { s->device->Fail("the server stops"); },
+      .leave = RemoveTemporaryStore,
+      .grace = s->parameters.stop_grace});
   return absl::OkStatus();
 }
 
@@ -307,18 +353,21 @@ class QuitSignalsBlocked {
 
 int AfterFork(nbdkit_backend* backend) {
   QuitSignalsBlocked blocked;
-  return Started(StartServing(backend));
+  const absl::Status started = StartServing(backend);
+  TellBackgroundStart(started);
+  return Started(started);
 }
 
 void Cleanup(nbdkit_backend*) {
   Server* const s = server();
-  nbdkit_shutdown();  // with -s it was the only client that ended the server
-  if (s->shutdown.joinable()) s->shutdown.join();
-  failures()->SumUp();
+  s->ending->AwaitClosed();
+  s->device->set_check(nullptr);
   s->control.reset();
   s->engine.reset();
   s->device.reset();
   RemoveTemporaryStore();
+  s->ending->Finish();
+  s->ending.reset();
 }
 
 int ListExports(nbdkit_next_list_exports*, nbdkit_backend*, int, int,

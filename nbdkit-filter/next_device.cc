@@ -5,6 +5,7 @@
 #include <nbdkit-filter.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <string>
 
@@ -13,13 +14,32 @@
 namespace ext2cow {
 namespace {
 
+absl::StatusCode CodeOf(int error) {
+  switch (error) {
+    case ENOSPC:
+      return absl::StatusCode::kResourceExhausted;
+    case EROFS:
+    case EPERM:  // what NBD makes of it
+      return absl::StatusCode::kPermissionDenied;
+    case EINVAL:
+      return absl::StatusCode::kInvalidArgument;
+    case ESHUTDOWN:
+    case ENOTCONN:
+    case ECONNRESET:
+    case ECONNABORTED:
+    case EPIPE:
+      return absl::StatusCode::kCancelled;
+    default:
+      return absl::StatusCode::kUnavailable;
+  }
+}
+
 absl::Status Failed(const char* what, uint64_t offset, uint64_t length,
                     int error) {
-  const std::string message =
+  return absl::Status(
+      CodeOf(error),
       absl::StrCat("the image: ", what, " of ", length, " bytes at ", offset,
-                   ": ", std::strerror(error));
-  return error == ENOSPC ? absl::ResourceExhaustedError(message)
-                         : absl::UnavailableError(message);
+                   ": ", std::strerror(error)));
 }
 
 }  // namespace
@@ -29,7 +49,9 @@ absl::StatusOr<std::unique_ptr<NextDevice>> NextDevice::Open(
   std::unique_ptr<NextDevice> device(new NextDevice(serialize));
   device->next_ = nbdkit_next_context_open(backend, read_only, "", 1);
   if (device->next_ == nullptr) {
-    return absl::UnavailableError("the plugin can't open the image");
+    return absl::UnavailableError(
+        "the plugin can't open the image: its own message, which nbdkit -f shows, "
+        "says why");
   }
   if (device->next_->prepare(device->next_) == -1) {
     nbdkit_next_context_close(device->next_);

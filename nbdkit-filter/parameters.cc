@@ -27,7 +27,12 @@ const char kParametersHelp[] =
     "                           (default 5s, 0: never).\n"
     "ext2cow-points=yes|no      Clients may open @POINT (default yes).\n"
     "ext2cow-cache=SIZE         Memory for caches (default 256M).\n"
-    "ext2cow-control=PATH|none  The control socket (default DIR/control.sock).\n";
+    "ext2cow-control=PATH|none  The control socket (default DIR/control.sock).\n"
+    "ext2cow-reopen=DURATION    How long an image that went away is opened again\n"
+    "                           (default 60s; 0: never).\n"
+    "ext2cow-stop-grace=DURATION\n"
+    "                           How long a stopping server waits for clients\n"
+    "                           (default 10s).\n";
 
 absl::StatusOr<absl::Duration> ParseDuration(const std::string& text) {
   if (text == "never") return absl::InfiniteDuration();
@@ -141,6 +146,12 @@ absl::StatusOr<bool> Parameters::Take(
     return duration(&engine.expire);
   } else if (key == "ext2cow-flush-interval") {
     return duration(&engine.flush_interval);
+  } else if (key == "ext2cow-stop-grace") {
+    return duration(&stop_grace);
+  } else if (key == "ext2cow-reopen") {
+    auto taken = duration(&reopen);
+    if (value == "never") reopen = absl::ZeroDuration();
+    return taken;
   } else if (key == "ext2cow-points") {
     if (value != "yes" && value != "no") return OneOf(key, value, "yes or no");
     engine.points = value == "yes";
@@ -148,6 +159,7 @@ absl::StatusOr<bool> Parameters::Take(
     if (value.empty()) return OneOf(key, value, "a path or none");
     control = value == "none" ? value : absolute(value);
   } else {
+    if (key == "cache") cache = value;
     return false;
   }
   return true;

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "nbdkit-filter/export_name.h"
 #include "replay/engine.h"
 
@@ -20,6 +21,9 @@ struct Parameters {
   ExportRules rules;
   std::string store;    // empty: a private temporary one
   std::string control;  // empty: STORE/control.sock; "none"
+  absl::Duration reopen = absl::Seconds(60);      // zero: never
+  absl::Duration stop_grace = absl::Seconds(10);
+  std::string cache;  // of nbdkit's cache filter, which is not ours
   EngineOptions engine;
 
   // Takes one parameter. False: it is not ours. kInvalidArgument says in one line

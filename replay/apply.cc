@@ -8,7 +8,13 @@
 //   before, not VALID            any mix               device under the record
 //   as after                     as after              device
 //
-// Each arrow between two lines is one flush.
+// Each arrow between two lines is one flush. A device that is opened again between a
+// write and its flush may have lost the write, and the flush knows nothing of it:
+//
+//   apply                             device
+//   write A                           incarnation 1
+//                                     closed, A is gone; incarnation 2
+//   write B, flush                    B is durable, A is not: start over
 #include <algorithm>
 #include <cstring>
 
@@ -17,6 +23,7 @@
 #include "absl/time/time.h"
 #include "ext2fs/ext2_fs.h"
 #include "ext2fs/ext2fs.h"
+#include "overlay/sync_point.h"
 #include "overlay/wakeup.h"
 #include "replay/background_flush.h"
 #include "replay/commit_record.h"
@@ -27,6 +34,8 @@ namespace {
 
 constexpr size_t kCopyBytes = 1 << 20;
 constexpr size_t kSector = 512;
+// The next commit tries again. More would be one that kills what holds the image.
+constexpr int kMaxTries = 64;
 // No more often: telling the makers of 64 small commits of each other's every
 // write took a fifth of their time.
 constexpr absl::Duration kProgressEvery = absl::Milliseconds(100);
@@ -132,26 +141,24 @@ Superblock Distrusted(Superblock superblock) {
 }
 
 absl::Status CheckSuperblock(const Device& device,
-                             const CommitRecords& records,
-                             const Superblock& distrusted) {
+                             const CommitRecords& records) {
   absl::StatusOr<Superblock> now = ReadSuperblock(device);
   if (!now.ok()) return now.status();
-  for (size_t at = 0; at < now->size(); at += kSector) {
-    const auto same = [&](const Superblock& other) {
-      return std::equal(now->begin() + at, now->begin() + at + kSector,
-                        other.begin() + at);
-    };
-    if (same(records.front()->superblock_before) ||
-        same(records.back()->superblock_after) || same(distrusted)) {
-      continue;
-    }
-    return absl::FailedPreconditionError(absl::StrCat(
-        "somebody changed the image while commit ",
-        records.front()->generation,
-        " was not fully applied: it can't be finished; `ext2cow adopt` takes "
-        "the image as it is now"));
+  if (IsOfApply(*now, records.front()->superblock_before,
+                records.back()->superblock_after)) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "somebody changed the image while commit ", records.front()->generation,
+      " was not fully applied: it can't be finished; `ext2cow adopt` takes "
+      "the image as it is now"));
+}
+
+// Everything written since `incarnation` began is durable; kAborted: nobody knows.
+absl::Status FlushAll(Device* device, uint64_t incarnation) {
+  absl::Status status = device->Flush();
+  if (!status.ok() || device->incarnation() == incarnation) return status;
+  return absl::AbortedError("the image was opened again");
 }
 
 absl::Status WriteRun(Device* device, const CommitRecord& record,
@@ -176,24 +183,18 @@ absl::Status WriteRun(Device* device, const CommitRecord& record,
   return absl::OkStatus();
 }
 
-}  // namespace
-
-std::shared_ptr<const Redo> MakeRedo(
-    std::shared_ptr<const CommitRecord> record) {
-  return std::make_shared<RecordRedo>(std::move(record));
-}
-
-absl::Status Apply(Device* device, const CommitRecords& records,
-                   const ApplyProgress& progress) {
-  const Superblock distrusted = Distrusted(records.front()->superblock_before);
-  absl::Status status = CheckSuperblock(*device, records, distrusted);
+// kAborted: the device was opened again, and may have lost any of it.
+absl::Status ApplyOnce(Device* device, const CommitRecords& records,
+                       const ApplyProgress& progress) {
+  const uint64_t incarnation = device->incarnation();
+  absl::Status status = CheckSuperblock(*device, records);
   if (!status.ok()) return status;
   const auto put = [&](const Superblock& superblock) {
     status.Update(device->Write(kSuperblockOffset, superblock.data(),
                                 superblock.size()));
-    if (status.ok()) status = device->Flush();
+    if (status.ok()) status = FlushAll(device, incarnation);
   };
-  put(distrusted);
+  put(Distrusted(records.front()->superblock_before));
   uint64_t done = 0, total = 0;
   for (const auto& record : records) total += record->Bytes();
   bool told = false;
@@ -229,9 +230,41 @@ absl::Status Apply(Device* device, const CommitRecords& records,
     }
   }
   if (status.ok()) status = flush.Finish();
-  if (status.ok()) status = device->Flush();
+  if (status.ok()) status = FlushAll(device, incarnation);
   if (status.ok()) put(records.back()->superblock_after);
   return status;
+}
+
+}  // namespace
+
+std::shared_ptr<const Redo> MakeRedo(
+    std::shared_ptr<const CommitRecord> record) {
+  return std::make_shared<RecordRedo>(std::move(record));
+}
+
+bool IsOfApply(const Superblock& now, const Superblock& before,
+               const Superblock& after) {
+  const Superblock distrusted = Distrusted(before);
+  for (size_t at = 0; at < now.size(); at += kSector) {
+    const auto same = [&](const Superblock& other) {
+      return std::equal(now.begin() + at, now.begin() + at + kSector,
+                        other.begin() + at);
+    };
+    if (!same(before) && !same(after) && !same(distrusted)) return false;
+  }
+  return true;
+}
+
+absl::Status Apply(Device* device, const CommitRecords& records,
+                   const ApplyProgress& progress) {
+  absl::Status status;
+  for (int tries = 0; tries < kMaxTries; ++tries) {
+    status = ApplyOnce(device, records, progress);
+    if (!absl::IsAborted(status)) return status;
+    SyncPoint("apply:again");
+  }
+  return absl::UnavailableError(
+      absl::StrCat(status.message(), " each of ", kMaxTries, " times"));
 }
 
 }  // namespace ext2cow

@@ -351,6 +351,9 @@ absl::StatusOr<Json> EngineImpl::Execute(const std::string& method,
   }
   const Command& command = found->second;
   if (absl::Status s = CheckParams(args, command.params); !s.ok()) return s;
+  static const auto* const looks =
+      new std::set<std::string>{"ls", "info", "diff", "log", "check", "map"};
+  if (absl::Status s = Fenced(); !s.ok() && !looks->contains(method)) return s;
   if (method == "commit") return CommitCommand(args, progress);
   if (method == "revert") return Revert(args, progress);
   if (method == "check") return Check(progress);

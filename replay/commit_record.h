@@ -61,11 +61,17 @@ using ApplyProgress = std::function<void(uint64_t done, uint64_t total)>;
 // Commits that follow one another.
 using CommitRecords = std::vector<std::shared_ptr<const CommitRecord>>;
 
+// Whether each 512-byte sector of the superblock is as commits found it, as they
+// leave it, or as Apply marks it meanwhile.
+bool IsOfApply(const Superblock& now, const Superblock& before,
+               const Superblock& after);
+
 // DESIGN section 7, step 5, for all of them together: marks the filesystem as not
 // clean, flushes; data and metadata, flush; the superblock, flush. Again after a
 // crash or an error: all of it. kFailedPrecondition: each 512-byte sector of the
 // superblock must be as before, after or marked by an earlier try, else somebody
-// changed the image.
+// changed the image. Where the device is opened again meanwhile it starts over: OK
+// means that all was written and flushed in one incarnation of it.
 absl::Status Apply(Device* device, const CommitRecords& records,
                    const ApplyProgress& progress);
 

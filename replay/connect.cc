@@ -48,13 +48,19 @@ class SessionConnection : public Connection {
   absl::Status Write(uint64_t offset, const void* buffer,
                      size_t length) override {
     if (!writable_) return ReadOnlyError();
+    if (absl::Status s = engine_->Fenced(); !s.ok()) return s;
     return session_->Write(inode_, offset, buffer, length);
   }
   absl::Status Zero(uint64_t offset, uint64_t length, ZeroKind kind) override {
     if (!writable_) return ReadOnlyError();
+    if (absl::Status s = engine_->Fenced(); !s.ok()) return s;
     return session_->Zero(inode_, offset, length, kind);
   }
-  absl::Status Flush() override { return session_->Flush(); }
+  absl::Status Flush() override {
+    absl::Status status = session_->Flush();
+    status.Update(engine_->Fenced());  // by now
+    return status;
+  }
   absl::Status Prefetch(uint64_t offset, uint64_t length) override {
     std::string buffer(std::min<uint64_t>(length, kPrefetchBytes), '\0');
     for (uint64_t at = offset; at < offset + length; at += buffer.size()) {

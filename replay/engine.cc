@@ -25,6 +25,20 @@ constexpr uint64_t kCacheParts = 8;
 // Pins that the message of a full store names.
 constexpr size_t kPinsNamed = 4;
 
+// Reads without waiting for a device that is being opened again.
+class NowReader : public ByteReader {
+ public:
+  explicit NowReader(const Device& device) : device_(device) {}
+  uint64_t size() const override { return device_.size(); }
+  absl::Status Read(uint64_t offset, void* buffer,
+                    size_t length) const override {
+    return device_.ReadNow(offset, buffer, length);
+  }
+
+ private:
+  const Device& device_;
+};
+
 }  // namespace
 
 bool IsValidName(const std::string& name) {
@@ -204,13 +218,26 @@ void EngineImpl::Tick() {
 }
 
 void EngineImpl::CheckSuperblockNow() {
-  const absl::StatusOr<Superblock> now = ReadSuperblock(*device_);
+  const absl::StatusOr<Superblock> now = ReadSuperblock(NowReader(*device_));
   SyncPoint("tick:looked");
   absl::MutexLock lock(&mu_);
   if (!now.ok() || !pending_.empty() || !image_status_.ok()) return;
   if (*now == catalog_.identity().superblock) return;
   Refuse(DescribeChange(catalog_.identity().superblock, *now));
   options_.log(std::string(image_status_.message()));
+}
+
+absl::Status EngineImpl::CheckReopened(const Device& fresh) {
+  const absl::StatusOr<Superblock> now = ReadSuperblock(fresh);
+  if (!now.ok()) return now.status();
+  absl::MutexLock lock(&mu_);
+  const IdentityRecord& identity = catalog_.identity();
+  const bool pending = identity.superblock_before != identity.superblock;
+  if (pending ? IsOfApply(*now, identity.superblock_before, identity.superblock)
+              : *now == identity.superblock) {
+    return absl::OkStatus();
+  }
+  return DescribeChange(identity.superblock, *now);
 }
 
 void EngineImpl::CollectGenerations() {

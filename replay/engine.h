@@ -73,7 +73,8 @@ struct ExportRequest {
 // One NBD connection's use of one export. Every call may come from any thread,
 // at the same time, until Close. Offsets and lengths in bytes, always within
 // size() (nbdkit checks). Errors: kResourceExhausted (ENOSPC), kCancelled (the
-// connection was cut off: ESHUTDOWN), kPermissionDenied (read-only: EROFS),
+// connection was cut off, or the image has failed for good, after which nothing is
+// acknowledged any more: ESHUTDOWN), kPermissionDenied (read-only: EROFS),
 // anything else EIO; the message is for the log.
 class Connection {
  public:
@@ -158,6 +159,11 @@ class Engine {
   // Refuses new requests, ends commits in flight, syncs and closes every session
   // properly, closes the store. Idempotent; called before the device goes away.
   virtual void Shutdown() = 0;
+
+  // Whether the image that was opened again may go on in the place of what it was:
+  // kFailedPrecondition when somebody changed it. Any thread, from Open until the
+  // engine is destroyed.
+  virtual absl::Status CheckReopened(const Device& fresh) = 0;
 };
 
 // "[A-Za-z0-9][A-Za-z0-9._-]{0,63}": sessions, snapshots and tags.

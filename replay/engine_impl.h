@@ -52,6 +52,7 @@ class EngineImpl : public Engine {
   absl::StatusOr<nlohmann::json> Execute(const std::string& method,
                                          const nlohmann::json& params,
                                          Progress progress) override;
+  absl::Status CheckReopened(const Device& fresh) override;
   void Shutdown() override;
 
   // One connection has left; `wrote`: it changed something.
@@ -64,6 +65,11 @@ class EngineImpl : public Engine {
   absl::Status Stopped() const ABSL_SHARED_LOCKS_REQUIRED(open_mu_);
   // Not OK once somebody else changed the image.
   absl::Status ImageStatus() const;
+  // Not OK once the image has failed for good. A server that comes back to life
+  // must not acknowledge what another one, which took over, will never see.
+  absl::Status Fenced() const {
+    return device_ == nullptr ? absl::OkStatus() : device_->health();
+  }
 
  private:
   struct CommitRequest {

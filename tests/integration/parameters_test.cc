@@ -31,6 +31,10 @@ TEST_F(ParametersTest, BadValuesAreRefusedByName) {
       {"ext2cow-max-store", "-5"},
       {"ext2cow-expire", "soon"},
       {"ext2cow-flush-interval", "often"},
+      {"ext2cow-reopen", "-1"},
+      {"ext2cow-reopen", "1x"},
+      {"ext2cow-stop-grace", ""},
+      {"ext2cow-stop-grace", "5 s"},
       {"ext2cow-points", "maybe"},
       {"ext2cow-control", ""},
       {"ext2cow-cache", "1X"},
@@ -63,7 +67,8 @@ TEST_F(ParametersTest, GoodValuesAreTaken) {
   Start({"ext2cow-on-disconnect=keep", "ext2cow-isolation=snapshot",
          "ext2cow-history=3", "ext2cow-max-session=1G", "ext2cow-max-store=2G",
          "ext2cow-expire=3600", "ext2cow-flush-interval=0", "ext2cow-points=no",
-         "ext2cow-cache=64M", "ext2cow-control=none"});
+         "ext2cow-cache=64M", "ext2cow-control=none", "ext2cow-reopen=never",
+         "ext2cow-stop-grace=2m"});
   EXPECT_EQ(Connect("s").Write(0, "x"), 0);
   EXPECT_FALSE(NbdClient(server_->socket(), "@0").connected());
   EXPECT_FALSE(std::filesystem::exists(store_ + "/control.sock"));
@@ -95,6 +100,7 @@ class BackgroundTest : public ParametersTest {
  protected:
   ProcessResult StartThere(const std::vector<std::string>& parameters,
                            const std::string& temporary = "tmp") {
+    std::filesystem::remove(socket_);  // of a start that failed
     ProcessOptions options;
     options.directory = dir_.path();
     options.environment = {"TMPDIR=" + temporary};
@@ -161,6 +167,29 @@ TEST_F(BackgroundTest, StoreThatCanNotBeMadeIsRefused) {
   ExpectRefused(StartThere({"ext2cow-store=/sys/store"}), "/sys/store");
 }
 
+TEST_F(BackgroundTest, WhatOnlyTheImageTellsIsToldBeforeTheParentEnds) {
+  ExpectRefused(StartThere({"ext2cow-store=store", "ext2file=/no/such.img"}),
+                "/no/such.img");
+  ExpectRefused(StartThere({"ext2file=/disks"}, dir_.path()), "/disks");
+  WriteFileBytes(image_, RandomBytes(9, 2 * kMiB));
+  ExpectRefused(StartThere({"ext2cow-store=store"}), "nbdkit: error: ");
+  EXPECT_EQ(Tool({"ls"}).status, 0) << "the child has let go of the store";
+}
+
+TEST_F(BackgroundTest, AChildThatEndsWithoutAWordIsNoticed) {
+  const ProcessResult result = RunProgram(
+      {"nbdkit", "-U", socket_, "-P", pidfile_, "--filter=" + FilterPath(), "nbd",
+       "shared=yes", absl::StrCat("socket=", dir_ / "nobody"),
+       absl::StrCat("ext2file=", kDisk), "ext2cow-store=" + store_});
+  ExpectRefused(result, "nbdkit -f shows why");
+}
+
+TEST_F(BackgroundTest, AServerWhoseParentHasEndedServes) {
+  EXPECT_EQ(StartThere({"ext2cow-store=store"}).status, 0);
+  EXPECT_EQ(Tool({"ls"}).status, 0);
+  ExpectServed();
+}
+
 TEST_F(ParametersTest, MissingFileIsNamed) {
   EXPECT_THAT(StartRefused(Options({"ext2file=/disks/missing.img"})),
               HasSubstr("/disks/missing.img"));
@@ -192,7 +221,8 @@ TEST_F(ParametersTest, HelpNamesEveryParameter) {
        {"ext2file", "ext2cow-store", "ext2cow-session", "ext2cow-on-disconnect",
         "ext2cow-isolation", "ext2cow-history", "ext2cow-max-session",
         "ext2cow-max-store", "ext2cow-expire", "ext2cow-points",
-        "ext2cow-cache", "ext2cow-control"}) {
+        "ext2cow-cache", "ext2cow-control", "ext2cow-reopen",
+        "ext2cow-stop-grace"}) {
     EXPECT_THAT(help, HasSubstr(name));
   }
 }

@@ -36,5 +36,33 @@ TEST(CommandLineTest, FindsUserAndGroup) {
   EXPECT_FALSE(options.read_only);
 }
 
+std::vector<std::string> Below(std::vector<std::string> words) {
+  words.insert(words.begin(), "nbdkit");
+  return ParseServerOptions(words).filters_below;
+}
+
+TEST(CommandLineTest, FindsTheFiltersBelow) {
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(Below({"--filter=retry", "--filter=ext2cow", "--filter=cache",
+                   "--filter", "partition", "file", "x"}),
+            (Names{"cache", "partition"}));
+  EXPECT_EQ(Below({"--filter=./b/nbdkit-ext2cow-filter.so",
+                   "--filter=/usr/lib/nbdkit/filters/nbdkit-retry-filter.so"}),
+            Names{"retry"});
+  EXPECT_EQ(Below({"file", "x", "--filter=ext2cow"}), Names{});
+  EXPECT_EQ(Below({"--filter=ext2cow", "--run", "--filter=retry", "file"}),
+            Names{});
+}
+
+TEST(CommandLineTest, KnowsTheFiltersThatLoseCommits) {
+  EXPECT_TRUE(CheckFiltersBelow({}, "").ok());
+  EXPECT_TRUE(CheckFiltersBelow({"partition", "log"}, "writeback").ok());
+  EXPECT_TRUE(CheckFiltersBelow({"cache"}, "writethrough").ok());
+  EXPECT_FALSE(CheckFiltersBelow({"cache"}, "").ok());
+  EXPECT_FALSE(CheckFiltersBelow({"cache"}, "unsafe").ok());
+  EXPECT_FALSE(CheckFiltersBelow({"partition", "retry"}, "").ok());
+  EXPECT_FALSE(CheckFiltersBelow({"retry-request"}, "").ok());
+}
+
 }  // namespace
 }  // namespace ext2cow

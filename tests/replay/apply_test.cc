@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include "replay/commit_record.h"
+#include "overlay/reopening_device.h"
 #include "tests/support/memory_device.h"
+#include "tests/support/volatile_image.h"
 
 namespace ext2cow {
 namespace {
 
 using test::MemoryDevice;
+using test::VolatileImage;
 
 constexpr uint64_t kMiB = 1 << 20;
 
@@ -90,6 +93,93 @@ TEST(ApplyTest, AFlushOnTheWayThatFailsIsTold) {
   EXPECT_NE(device.content()[kSuperblockOffset], '2');
   ASSERT_TRUE(Apply(&device, ZeroesCommit(kRuns), nullptr).ok());
   EXPECT_EQ(device.content()[kSuperblockOffset], '2');
+}
+
+// Before its call number `nth` what is below dies, and comes back without what was
+// not flushed; somebody else's read meets that, or this call itself does. With
+// `deaf` nobody is told that it was opened again.
+class DyingDevice : public Device {
+ public:
+  DyingDevice(VolatileImage* image, ReopeningDevice* device, int nth, bool read,
+              bool deaf)
+      : image_(image), device_(device), nth_(nth), read_(read), deaf_(deaf) {}
+  bool died() const { return nth_ <= 0; }
+
+  uint64_t size() const override { return device_->size(); }
+  bool writable() const override { return true; }
+  bool can_flush() const override { return true; }
+  absl::Status Read(uint64_t offset, void* to, size_t length) const override {
+    return device_->Read(offset, to, length);
+  }
+  absl::Status Write(uint64_t offset, const void* from,
+                     size_t length) override {
+    Count();
+    return device_->Write(offset, from, length);
+  }
+  absl::Status Flush() override {
+    Count();
+    return device_->Flush();
+  }
+  absl::Status Zero(uint64_t offset, uint64_t length) override {
+    Count();
+    return device_->Zero(offset, length);
+  }
+  absl::Status Trim(uint64_t, uint64_t) override { return absl::OkStatus(); }
+  uint64_t incarnation() const override {
+    return deaf_ ? 0 : device_->incarnation();
+  }
+
+ private:
+  void Count() {
+    if (nth_-- != 1) return;
+    image_->Restart();
+    char byte;
+    if (read_) EXPECT_TRUE(device_->Read(0, &byte, 1).ok());
+  }
+
+  VolatileImage* const image_;
+  ReopeningDevice* const device_;
+  int nth_;
+  const bool read_, deaf_;
+};
+
+// What is durable after Apply said OK; the number of deaths.
+std::pair<std::string, int> ApplyWithADeath(int nth, bool read, bool deaf) {
+  VolatileImage image(Ones(3));
+  auto below = ReopeningDevice::Open({.open = [&] { return image.Open(); },
+                                      .patience = absl::Hours(1),
+                                      .log = [](const std::string&) {}});
+  EXPECT_TRUE(below.ok());
+  DyingDevice device(&image, below->get(), nth, read, deaf);
+  const absl::Status status = Apply(&device, ZeroesCommit(3), nullptr);
+  EXPECT_TRUE(status.ok()) << status;
+  image.Die();
+  return {image.durable(), device.died() ? 1 : 0};
+}
+
+// A flush after the image was opened again says nothing of what came before.
+TEST(ApplyTest, StartsOverWhenTheImageWasOpenedAgain) {
+  const std::string wanted = ApplyWithADeath(0, false, false).first;
+  for (const bool read : {false, true}) {
+    int deaths = 0, nth = 1;
+    for (;; ++nth) {
+      const auto [durable, died] = ApplyWithADeath(nth, read, false);
+      EXPECT_TRUE(durable == wanted) << "call " << nth << " read " << read;
+      if (died == 0) break;
+      deaths += died;
+    }
+    EXPECT_EQ(deaths, 8) << "three flushes, five writes";
+  }
+}
+
+// The test above sees it when Apply believes any flush.
+TEST(ApplyTest, ADeafApplyWouldLoseWrites) {
+  const std::string wanted = ApplyWithADeath(0, false, false).first;
+  int lost = 0;
+  for (int nth = 1; nth <= 8; ++nth) {
+    lost += ApplyWithADeath(nth, /*read=*/true, /*deaf=*/true).first != wanted;
+  }
+  EXPECT_GT(lost, 0);
 }
 
 }  // namespace
