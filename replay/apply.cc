@@ -130,29 +130,6 @@ Superblock Distrusted(Superblock superblock) {
   return superblock;
 }
 
-absl::Status CheckSuperblock(const Device& device,
-                             const CommitRecords& records,
-                             const Superblock& distrusted) {
-  absl::StatusOr<Superblock> now = ReadSuperblock(device);
-  if (!now.ok()) return now.status();
-  for (size_t at = 0; at < now->size(); at += kSector) {
-    const auto same = [&](const Superblock& other) {
-      return std::equal(now->begin() + at, now->begin() + at + kSector,
-                        other.begin() + at);
-    };
-    if (same(records.front()->superblock_before) ||
-        same(records.back()->superblock_after) || same(distrusted)) {
-      continue;
-    }
-    return absl::FailedPreconditionError(absl::StrCat(
-        "somebody changed the image while commit ",
-        records.front()->generation,
-        " was not fully applied: it can't be finished; `ext2cow adopt` takes "
-        "the image as it is now"));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status WriteRun(Device* device, const CommitRecord& record,
                       const DataRun& run,
                       const std::function<void(uint64_t)>& wrote) {
@@ -182,17 +159,39 @@ std::shared_ptr<const Redo> MakeRedo(
   return std::make_shared<RecordRedo>(std::move(record));
 }
 
+absl::Status CheckUnapplied(const Device& device,
+                            const CommitRecords& records) {
+  const Superblock distrusted = Distrusted(records.front()->superblock_before);
+  absl::StatusOr<Superblock> now = ReadSuperblock(device);
+  if (!now.ok()) return now.status();
+  for (size_t at = 0; at < now->size(); at += kSector) {
+    const auto same = [&](const Superblock& other) {
+      return std::equal(now->begin() + at, now->begin() + at + kSector,
+                        other.begin() + at);
+    };
+    if (same(records.front()->superblock_before) ||
+        same(records.back()->superblock_after) || same(distrusted)) {
+      continue;
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        "somebody changed the image while commit ",
+        records.front()->generation,
+        " was not fully applied: it can't be finished; `ext2cow adopt` takes "
+        "the image as it is now"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Apply(Device* device, const CommitRecords& records,
                    const ApplyProgress& progress) {
-  const Superblock distrusted = Distrusted(records.front()->superblock_before);
-  absl::Status status = CheckSuperblock(*device, records, distrusted);
+  absl::Status status = CheckUnapplied(*device, records);
   if (!status.ok()) return status;
   const auto put = [&](const Superblock& superblock) {
     status.Update(device->Write(kSuperblockOffset, superblock.data(),
                                 superblock.size()));
     if (status.ok()) status = device->Flush();
   };
-  put(distrusted);
+  put(Distrusted(records.front()->superblock_before));
   uint64_t done = 0, total = 0;
   for (const auto& record : records) total += record->Bytes();
   bool told = false;

@@ -61,11 +61,13 @@ using ApplyProgress = std::function<void(uint64_t done, uint64_t total)>;
 // Commits that follow one another.
 using CommitRecords = std::vector<std::shared_ptr<const CommitRecord>>;
 
+// kFailedPrecondition: each 512-byte sector of the superblock must be as before,
+// after or marked by an earlier try, else somebody changed the image.
+absl::Status CheckUnapplied(const Device& device, const CommitRecords& records);
+
 // DESIGN section 7, step 5, for all of them together: marks the filesystem as not
 // clean, flushes; data and metadata, flush; the superblock, flush. Again after a
-// crash or an error: all of it. kFailedPrecondition: each 512-byte sector of the
-// superblock must be as before, after or marked by an earlier try, else somebody
-// changed the image.
+// crash or an error: all of it. kFailedPrecondition: see CheckUnapplied.
 absl::Status Apply(Device* device, const CommitRecords& records,
                    const ApplyProgress& progress);
 

@@ -183,18 +183,20 @@ void EngineImpl::Tick() {
 }
 
 void EngineImpl::CheckSuperblockNow() {
-  const absl::StatusOr<Superblock> now = ReadSuperblock(*device_);
-  SyncPoint("tick:looked");
+  absl::Status same = CompareSuperblock();
   absl::MutexLock lock(&mu_);
-  if (!now.ok() || !pending_.empty() || !image_status_.ok()) return;
-  if (*now == catalog_.identity().superblock) return;
-  Refuse(DescribeChange(catalog_.identity().superblock, *now));
-  options_.log(std::string(image_status_.message()));
+  if (!IsChange(same) || !image_status_.ok()) return;
+  options_.log(std::string(same.message()));
+  Refuse(std::move(same));
+}
+
+bool EngineImpl::IsChange(const absl::Status& same) {
+  return absl::IsFailedPrecondition(same) || absl::IsDataLoss(same);
 }
 
 void EngineImpl::CollectGenerations() {
   absl::Status status = DropOldGenerations();
-  if (!status.ok()) options_.log(std::string(status.message()));
+  if (!status.ok() && options_.log) options_.log(std::string(status.message()));
 }
 
 absl::Status EngineImpl::NeedImage() const {

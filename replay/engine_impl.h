@@ -97,7 +97,12 @@ class EngineImpl : public Engine {
   absl::Status SaveHistory();
   // From now on what would come from the image is refused.
   void Refuse(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Status Recover();
+  // Whether this is the store's image; the first one becomes that.
+  absl::Status Identify() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::Status Recover() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Not OK when the image is not as this store left it (IsChange), or can't be read.
+  absl::Status CompareSuperblock() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  static bool IsChange(const absl::Status& same);
   absl::Status RemoveStrays();
   // What sessions hold whose records could not say so: after a crash, or a close
   // that failed.
@@ -198,6 +203,7 @@ class EngineImpl : public Engine {
                             uint64_t* bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::Status ReadyToCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::Status ImageIsWritable() const;
 
   // commit.cc
   // Freeze to record. An error means that nothing was recorded.
@@ -284,20 +290,26 @@ class EngineImpl : public Engine {
   // commit_apply.cc
   absl::Status ApplyPending(const Progress& progress)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Another try, when one is needed.
+  absl::Status FinishPending() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // What the maker of `what` is told when ApplyPending failed.
   absl::Status NotApplied(const std::string& what, Generation generation,
                           const absl::Status& why) const;
-  // Stages what no generation that is still needed has a use for, and does it
-  // once the batch is written (and synced).
-  void StageOldGenerations(IdentityRecord* identity,
-                           rocksdb::WriteBatch* batch)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void ForgetOldGenerations(const IdentityRecord& identity)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Lets go of the undo data and records that no pin and no history needs.
   absl::Status DropOldGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // What the catalog says is not applied; there must be an image.
+  absl::StatusOr<CommitRecords> PendingRecords()
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::StatusOr<std::shared_ptr<const CommitRecord>> ReadRecord(
+      Generation number, const Superblock& before);
   // All that is pending. Durable with the next synced write.
   absl::Status MarkApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Adds to `batch` that nothing is pending any more; once that is written, Forget
+  // takes what this answers.
+  std::vector<GenerationRecord> Settle(rocksdb::WriteBatch* batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Forget(std::vector<GenerationRecord> settled)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_, mu_);
 
   // commands.cc, one function a command.
   absl::StatusOr<Json> Ls(const Json& params);
@@ -317,6 +329,7 @@ class EngineImpl : public Engine {
   absl::StatusOr<Json> Untag(const Json& params);
   absl::StatusOr<Json> Gc(const Json& params);
   absl::StatusOr<Json> Adopt(const Json& params);
+  absl::Status FinishForAdopt() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
 
   // points.cc
   absl::StatusOr<Json> Revert(const Json& params, const Progress& progress);
@@ -360,8 +373,9 @@ class EngineImpl : public Engine {
   bool closed_ ABSL_GUARDED_BY(open_mu_) = false;  // the store is
 
   absl::Mutex commit_mu_ ABSL_ACQUIRED_AFTER(open_mu_);
-  // Recorded and not yet applied.
-  CommitRecords pending_ ABSL_GUARDED_BY(commit_mu_);
+  // Of what is pending, which the catalog alone knows: what was read so far.
+  std::map<Generation, std::shared_ptr<const CommitRecord>> read_records_
+      ABSL_GUARDED_BY(commit_mu_);
   // Connected and moved to a generation that is not durable yet: SyncRecorded lets
   // their requests go on.
   std::vector<std::shared_ptr<Session>> paused_ ABSL_GUARDED_BY(commit_mu_);

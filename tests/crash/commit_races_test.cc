@@ -511,16 +511,16 @@ TEST_F(CommitRacesTest, WriteAfterTheFreezeKeepsWhatItsClientRead) {
 //                                   names the next one
 //   compares
 TEST_F(CommitRacesTest, CommitIsNotTakenForAChangeByOthers) {
-  Stop* const looked = points_.At("tick:looked");
   Open();
   const auto session = Connect("s");
   EXPECT_TRUE(session->Zero(4 * kBlock, kBlock, ZeroKind::kDiscard).ok());
+  Stop* const looked = points_.At("superblock:read");
   looked->Await();
   Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
   EXPECT_TRUE(commit.AwaitAsleep());
-  Stop* const again = points_.At("tick:looked");
   looked->Go();
   commit.Join();
+  Stop* const again = points_.At("superblock:read");
   again->Await();
   again->Go();
   Write(session.get(), 1, 'a');
