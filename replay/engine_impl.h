@@ -31,6 +31,7 @@ using Json = nlohmann::json;
 // Locks, in the order in which they may be taken:
 //   open_mu_     shared by commands, by who opens something and by readers of
 //                points; alone to close the store, under nobody's feet
+//   check_mu_    one check at a time, and none while an image is adopted
 //   commit_mu_   one commit, revert, rebase, adopt or gc at a time
 //   Session::gate
 //   mu_          the catalog and the sessions' lives; held for a store write, never
@@ -348,12 +349,22 @@ class EngineImpl : public Engine {
   using Report = std::function<void(const std::string& what,
                                     const std::string& affects)>;
   absl::StatusOr<Json> Check(Progress progress);
-  Claims CollectClaims(const Report& report);
+  Claims CollectClaims(const Report& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckGoesOn() const;
   void CheckLayers(const Claims& claims, const Report& report,
                    Progress progress);
-  void CheckLive(const std::string& name, const Report& report);
+  void CheckLayer(LayerId layer, bool unclean, const std::string& who,
+                  const Report& report);
+  // That the layers add up to so many changed bytes.
+  void CheckChanged(const std::vector<LayerId>& layers, uint64_t bytes,
+                    const std::string& who, const Report& report);
+  // What only the session may change: its newest layer.
+  void CheckSession(const std::string& name, const Report& report);
+  // False: it was unloaded, or loaded, before all of it was seen.
+  bool CheckLive(Session* session, const Report& report);
+  bool CheckIdle(const SessionRecord& record, const Report& report);
   void CheckImage(const Claims& claims, const Report& report);
+  void UnrefLayers(const std::vector<LayerId>& layers);
 
   Json SessionJson(const SessionRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -372,7 +383,9 @@ class EngineImpl : public Engine {
   mutable absl::Mutex open_mu_;
   bool closed_ ABSL_GUARDED_BY(open_mu_) = false;  // the store is
 
-  absl::Mutex commit_mu_ ABSL_ACQUIRED_AFTER(open_mu_);
+  absl::Mutex check_mu_ ABSL_ACQUIRED_AFTER(open_mu_);
+
+  absl::Mutex commit_mu_ ABSL_ACQUIRED_AFTER(check_mu_);
   // Of what is pending, which the catalog alone knows: what was read so far.
   std::map<Generation, std::shared_ptr<const CommitRecord>> read_records_
       ABSL_GUARDED_BY(commit_mu_);
@@ -388,6 +401,9 @@ class EngineImpl : public Engine {
   Catalog catalog_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, std::shared_ptr<Session>> live_ ABSL_GUARDED_BY(mu_);
   std::set<std::string> taken_ ABSL_GUARDED_BY(mu_);  // see TakeRecord
+  // While a check runs: the sessions that were loaded since it last looked.
+  bool checking_ ABSL_GUARDED_BY(mu_) = false;
+  std::set<std::string> loaded_ ABSL_GUARDED_BY(mu_);
   absl::Status image_status_ ABSL_GUARDED_BY(mu_);
   // Nobody new opens the newest generation: see WriteUndo.
   bool pins_held_ ABSL_GUARDED_BY(mu_) = false;

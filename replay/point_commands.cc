@@ -112,6 +112,7 @@ absl::Status EngineImpl::FinishForAdopt() {
 }
 
 absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
+  absl::MutexLock check(&check_mu_);
   absl::MutexLock commit(&commit_mu_);
   if (absl::Status s = NeedImage(); !s.ok()) return s;
   absl::Status same = CompareSuperblock();
