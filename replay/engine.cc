@@ -19,8 +19,8 @@ bool IsNameCharacter(char c, bool first) {
 }
 
 constexpr size_t kMaxNameLength = 64;
-// Of ext2cow-cache: five parts are RocksDB's; write caches, read sets and file maps
-// have one each.
+// Of ext2cow-cache: five parts are RocksDB's; write caches and read sets have one
+// each; file maps have half of one, undo layers and the index of them a quarter.
 constexpr uint64_t kCacheParts = 8;
 
 }  // namespace
@@ -107,8 +107,8 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   }
   if (device_ != nullptr) {
     const uint64_t each = options_.cache_bytes / kCacheParts / 2;
-    undo_layers_ = std::make_unique<UndoLayers>(store_.get(), each);
-    image_ = std::make_unique<Image>(device_, undo_layers_.get());
+    undo_layers_ = std::make_unique<UndoLayers>(store_.get(), each / 2);
+    image_ = std::make_unique<Image>(device_, undo_layers_.get(), each / 2);
     maps_ = std::make_unique<MapCache>(image_.get(), each);
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
