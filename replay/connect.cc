@@ -243,27 +243,29 @@ absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::FindFile(
 
 absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::OpenFile(
     Session* session, const std::string& path) {
-  for (;;) {
-    Generation generation;
-    {
-      absl::ReaderMutexLock gate(&session->gate);
-      generation = session->generation;
-    }
-    auto found = FindFile(generation, path);
-    if (!found.ok()) return found;
-    SyncPoint("open:found");
-    absl::MutexLock gate(&session->gate);
-    if (session->detached) return session->Detached();
-    if (session->generation != generation) continue;  // it moved meanwhile
-    const auto& [inode, file] = *found;
-    if (session->files.contains(inode)) return found;
-    session->AddFile(inode, path, file);
-    if (!session->persisted) return found;
-    absl::MutexLock lock(&mu_);
-    absl::Status saved = SaveSession(RecordOf(*session), /*sync=*/true);
-    if (!saved.ok()) return saved;
-    return found;
+  Generation generation;
+  {
+    absl::ReaderMutexLock gate(&session->gate);
+    generation = session->generation;
   }
+  auto found = FindFile(generation, path);
+  if (!found.ok()) return found;
+  SyncPoint("open:found");
+  absl::MutexLock gate(&session->gate);
+  if (session->detached) return session->Detached();
+  if (session->generation != generation) {
+    // It moved meanwhile, and may not while this looks once more.
+    found = FindFile(session->generation, path);
+    if (!found.ok()) return found;
+  }
+  const auto& [inode, file] = *found;
+  if (session->files.contains(inode)) return found;
+  session->AddFile(inode, path, file);
+  if (!session->persisted) return found;
+  absl::MutexLock lock(&mu_);
+  absl::Status saved = SaveSession(RecordOf(*session), /*sync=*/true);
+  if (!saved.ok()) return saved;
+  return found;
 }
 
 absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectSession(
