@@ -91,17 +91,15 @@ class SessionConnection : public Connection {
 class PointConnection : public Connection {
  public:
   struct What {
-    Generation generation = 0;
+    std::shared_ptr<OpenPoint> point;
     std::shared_ptr<const FileMap> map;  // null: the whole image
-    std::unique_ptr<Stack> stack;        // null: no snapshot
-    std::vector<LayerId> layers;
     SpaceId inode = 0;
     bool multi_conn = true;
     std::string description;
   };
   PointConnection(EngineImpl* engine, What what)
       : engine_(engine),
-        view_(&engine->image(), what.generation),
+        view_(&engine->image(), what.point->generation()),
         what_(std::move(what)) {}
   ~PointConnection() override { Close(); }
 
@@ -113,11 +111,12 @@ class PointConnection : public Connection {
   std::string description() const override { return what_.description; }
 
   absl::Status Read(uint64_t offset, void* buffer, size_t length) override {
-    absl::ReaderMutexLock open(engine_->open_mu());
-    if (absl::Status s = engine_->Stopped(); !s.ok()) return s;
-    if (absl::Status s = engine_->ImageStatus(); !s.ok()) return s;
-    if (what_.stack == nullptr) return ReadImage(offset, buffer, length);
-    return what_.stack->Read(what_.inode, offset, buffer, length,
+    OpenPoint& point = *what_.point;
+    absl::ReaderMutexLock gate(&point.gate);
+    if (absl::Status s = point.Closed(); !s.ok()) return s;
+    SyncPoint("point:read");
+    if (point.stack == nullptr) return ReadImage(offset, buffer, length);
+    return point.stack->Read(what_.inode, offset, buffer, length,
                              [&](uint64_t at, void* to, size_t n) {
                                return ReadImage(at, to, n);
                              });
@@ -136,9 +135,7 @@ class PointConnection : public Connection {
       uint64_t offset, uint64_t length,
       absl::FunctionRef<bool(ByteRange, Extent)> visit) override;
   void Close() override {
-    if (closed_.exchange(true)) return;
-    what_.stack.reset();
-    engine_->LeavePoint(view_.generation(), what_.layers);
+    if (!closed_.exchange(true)) engine_->LeavePoint(what_.point.get());
   }
 
  private:
@@ -151,7 +148,7 @@ class PointConnection : public Connection {
 
   EngineImpl* const engine_;
   const View view_;
-  What what_;
+  const What what_;
   std::atomic<bool> closed_{false};
 };
 
@@ -174,11 +171,14 @@ bool PointConnection::DescribeImage(
 absl::Status PointConnection::Extents(
     uint64_t offset, uint64_t length,
     absl::FunctionRef<bool(ByteRange, Extent)> visit) {
-  if (what_.stack == nullptr) {
+  OpenPoint& point = *what_.point;
+  absl::ReaderMutexLock gate(&point.gate);
+  if (absl::Status s = point.Closed(); !s.ok()) return s;
+  if (point.stack == nullptr) {
     DescribeImage({offset, length}, visit);
     return absl::OkStatus();
   }
-  what_.stack->Describe(
+  point.stack->Describe(
       what_.inode, offset, length, [&](ByteRange range, BlockState state) {
         switch (state) {
           case BlockState::kBelow:
@@ -302,6 +302,7 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
     const ExportRequest& request) {
   PointConnection::What what;
   {
+    OpenPoint::Key key;
     absl::MutexLock lock(&mu_);
     AwaitSettled();
     if (!request.snapshot.empty()) {
@@ -320,36 +321,56 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
             absl::StrCat("snapshot ", request.session, "@", request.snapshot,
                          " is stale: others changed the image since"));
       }
-      what.generation = snapshot->generation;
-      what.layers = snapshot->layers;
+      key = {snapshot->generation, snapshot->layers};
       what.description =
           absl::StrCat("snapshot ", request.session, "@", request.snapshot);
     } else {
       auto generation = FindPoint(request.point);
       if (!generation.ok()) return generation.status();
       if (unsynced_ != 0 && *generation >= unsynced_) return store_->health();
-      what.generation = *generation;
+      key.first = *generation;
       what.multi_conn = request.point != "latest";
       what.description = absl::StrCat("generation ", *generation);
     }
-    catalog_.PinGeneration(what.generation);
-    catalog_.RefLayers(what.layers);
+    what.point = JoinPoint(std::move(key));
   }
-  auto unpin = absl::MakeCleanup(
-      [&] { LeavePoint(what.generation, what.layers); });
-  if (!what.layers.empty()) {
-    auto stack = Stack::Open(store_.get(), what.layers, {.read_only = true});
-    if (!stack.ok()) return stack.status();
-    what.stack = *std::move(stack);
-  }
+  auto leave = absl::MakeCleanup([&] { LeavePoint(what.point.get()); });
+  if (absl::Status s = what.point->Load(store_.get()); !s.ok()) return s;
   if (!request.path.empty()) {
-    auto file = FindFile(what.generation, request.path);
+    auto file = FindFile(what.point->generation(), request.path);
     if (!file.ok()) return file.status();
     what.inode = file->first;
     what.map = file->second.map;
   }
-  std::move(unpin).Cancel();
+  std::move(leave).Cancel();
   return std::make_unique<PointConnection>(this, std::move(what));
+}
+
+std::shared_ptr<OpenPoint> EngineImpl::JoinPoint(OpenPoint::Key key) {
+  std::shared_ptr<OpenPoint>& point = open_points_[key];
+  if (point == nullptr) {
+    point = std::make_shared<OpenPoint>(std::move(key));
+    catalog_.RefLayers(point->layers());
+  }
+  ++point->users;
+  catalog_.PinGeneration(point->generation());
+  return point;
+}
+
+void EngineImpl::LeavePoint(OpenPoint* point) {
+  std::shared_ptr<OpenPoint> last;  // destroyed without the lock
+  {
+    absl::MutexLock lock(&mu_);
+    catalog_.UnpinGeneration(point->generation());
+    if (--point->users > 0) return;
+    last = std::move(open_points_.extract(point->key()).mapped());
+  }
+  UnrefLayers(last->layers());
+}
+
+void EngineImpl::Unpin(Generation generation) {
+  absl::MutexLock lock(&mu_);
+  catalog_.UnpinGeneration(generation);
 }
 
 absl::Status EngineImpl::CheckFile(const std::string& path) {
@@ -357,7 +378,9 @@ absl::Status EngineImpl::CheckFile(const std::string& path) {
   {
     absl::MutexLock lock(&mu_);
     newest = catalog_.identity().newest;
+    catalog_.PinGeneration(newest);
   }
+  auto unpin = absl::MakeCleanup([&] { Unpin(newest); });
   return FindFile(newest, path).status();
 }
 
@@ -377,18 +400,6 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::Connect(
     return ConnectPoint(request);
   }
   return ConnectSession(request, read_only);
-}
-
-void EngineImpl::LeavePoint(Generation generation,
-                            const std::vector<LayerId>& layers) {
-  {
-    absl::MutexLock lock(&mu_);
-    catalog_.UnpinGeneration(generation);
-    std::vector<LayerId> freed;
-    catalog_.UnrefLayers(layers, &freed);
-    catalog_.AddFreed(freed);
-  }
-  Reclaim();
 }
 
 std::vector<SessionRecord> EngineImpl::UnsavedSessions() {

@@ -237,6 +237,15 @@ void EngineImpl::ExpireSessions() {
   }
 }
 
+void EngineImpl::ClosePoints() {
+  std::vector<std::shared_ptr<OpenPoint>> points;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [key, point] : open_points_) points.push_back(point);
+  }
+  for (const auto& point : points) point->Close();
+}
+
 void EngineImpl::Shutdown() {
   std::vector<std::shared_ptr<Session>> sessions;
   {
@@ -261,6 +270,7 @@ void EngineImpl::Shutdown() {
   absl::MutexLock open(&open_mu_);
   absl::MutexLock commit(&commit_mu_);
   closed_ = true;
+  ClosePoints();
   reclaimer_->Stop();
   if (absl::Status status = store_->Close(); !status.ok()) {
     options_.log(std::string(status.message()));

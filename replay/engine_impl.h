@@ -18,6 +18,7 @@
 #include "overlay/map_cache.h"
 #include "replay/commit_record.h"
 #include "replay/engine.h"
+#include "replay/open_point.h"
 #include "replay/reclaimer.h"
 #include "txn/budget.h"
 #include "txn/catalog.h"
@@ -29,11 +30,11 @@ namespace ext2cow {
 using Json = nlohmann::json;
 
 // Locks, in the order in which they may be taken:
-//   open_mu_     shared by commands, by who opens something and by readers of
-//                points; alone to close the store, under nobody's feet
+//   open_mu_     shared by commands and by who opens something; alone to close the
+//                store, under nobody's feet
 //   check_mu_    one check at a time, and none while an image is adopted
 //   commit_mu_   one commit, revert, rebase, adopt or gc at a time
-//   Session::gate
+//   Session::gate, OpenPoint::gate
 //   mu_          the catalog and the sessions' lives; held for a store write, never
 //                for reads or writes of blocks
 class EngineImpl : public Engine {
@@ -55,13 +56,8 @@ class EngineImpl : public Engine {
   // One connection has left; `wrote`: it changed something.
   void Leave(const std::shared_ptr<Session>& session);
   // A read-only connection on a point or snapshot has left.
-  void LeavePoint(Generation generation, const std::vector<LayerId>& layers);
+  void LeavePoint(OpenPoint* point);
   const Image& image() const { return *image_; }
-  // Held shared by who reads a point, and asks Stopped() first.
-  absl::Mutex* open_mu() ABSL_LOCK_RETURNED(open_mu_) { return &open_mu_; }
-  absl::Status Stopped() const ABSL_SHARED_LOCKS_REQUIRED(open_mu_);
-  // Not OK once somebody else changed the image.
-  absl::Status ImageStatus() const;
 
  private:
   struct CommitRequest {
@@ -94,6 +90,9 @@ class EngineImpl : public Engine {
   };
 
   // engine.cc: start and stop.
+  absl::Status Stopped() const ABSL_SHARED_LOCKS_REQUIRED(open_mu_);
+  // Not OK once somebody else changed the image.
+  absl::Status ImageStatus() const;
   absl::Status OpenImage();
   absl::Status SaveHistory();
   // From now on what would come from the image is refused.
@@ -116,6 +115,8 @@ class EngineImpl : public Engine {
   // Not OK in a tool that was not told where the image is.
   absl::Status NeedImage() const;
   void ExpireSessions();
+  // Nobody opens one any more.
+  void ClosePoints() ABSL_EXCLUSIVE_LOCKS_REQUIRED(open_mu_);
 
   // sessions.cc: the life of sessions.
   enum class User { kConnection, kAnonymousConnection, kCommand, kCommitter };
@@ -183,6 +184,10 @@ class EngineImpl : public Engine {
       const ExportRequest& request, bool read_only);
   absl::StatusOr<std::unique_ptr<Connection>> ConnectPoint(
       const ExportRequest& request);
+  // The point for one connection more, which pins its generation.
+  std::shared_ptr<OpenPoint> JoinPoint(OpenPoint::Key key)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Unpin(Generation generation);
   // Those that clients have just opened: their names, generations and files.
   std::vector<SessionRecord> UnsavedSessions();
   absl::StatusOr<std::pair<SpaceId, ServedFile>> FindFile(
@@ -404,6 +409,8 @@ class EngineImpl : public Engine {
   // While a check runs: the sessions that were loaded since it last looked.
   bool checking_ ABSL_GUARDED_BY(mu_) = false;
   std::set<std::string> loaded_ ABSL_GUARDED_BY(mu_);
+  std::map<OpenPoint::Key, std::shared_ptr<OpenPoint>> open_points_
+      ABSL_GUARDED_BY(mu_);
   absl::Status image_status_ ABSL_GUARDED_BY(mu_);
   // Nobody new opens the newest generation: see WriteUndo.
   bool pins_held_ ABSL_GUARDED_BY(mu_) = false;
