@@ -86,7 +86,17 @@ absl::StatusOr<Json> EngineImpl::Info(const Json& params) {
   json["files"] = Json::array();
   for (const auto& [inode, path] : record.files) json["files"].push_back(path);
   json["newest_generation"] = catalog_.identity().newest;
+  if (image_ != nullptr) json["memory"] = MemoryJson();
   return json;
+}
+
+Json EngineImpl::MemoryJson() const {
+  return {{"cache", options_.cache_bytes},
+          {"file_maps", maps_->memory()},
+          {"read_sets", read_memory_.used()},
+          {"undo_layers", undo_layers_->memory()},
+          {"undo_index", image_->index_memory()},
+          {"undo_sets", image_->sets_memory()}};
 }
 
 absl::StatusOr<Json> EngineImpl::Create(const Json& params) {

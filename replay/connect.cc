@@ -425,20 +425,24 @@ std::vector<SessionRecord> EngineImpl::UnsavedSessions() {
   return records;
 }
 
-std::vector<ExportListing> EngineImpl::ListExports(const std::string& path) {
+void EngineImpl::ListExports(
+    const std::string& path,
+    absl::FunctionRef<bool(const ExportListing&)> visit) {
   const std::vector<SessionRecord> unsaved = UnsavedSessions();
-  std::vector<ExportListing> exports;
   absl::MutexLock lock(&mu_);
   const Generation adopted = catalog_.identity().adopted;
-  std::set<std::string> touched;
-  const auto add = [&](const std::string& name, const std::string& file,
+  std::set<absl::string_view> touched;
+  bool more = true;
+  const auto add = [&](const std::string& name, absl::string_view file,
                        const std::string& what, Generation generation) {
-    if (generation < adopted) return;  // stale: it can't be opened
-    exports.push_back({file.empty() ? name : absl::StrCat(name, ":", file),
-                       absl::StrCat(what, generation)});
+    // A stale one can't be opened.
+    if (!more || generation < adopted) return;
+    more = visit(
+        ExportListing{file.empty() ? name : absl::StrCat(name, ":", file),
+                      absl::StrCat(what, generation)});
   };
   const auto add_session = [&](const SessionRecord& session,
-                               const std::string& file) {
+                               absl::string_view file) {
     add(session.name, file, "session on generation ", session.generation);
     for (const SnapshotRecord& snapshot : session.snapshots) {
       add(absl::StrCat(session.name, "@", snapshot.name), file,
@@ -454,18 +458,19 @@ std::vector<ExportListing> EngineImpl::ListExports(const std::string& path) {
   };
   for (const auto& [name, session] : catalog_.sessions()) {
     if (!session.anonymous) add_files(session);
+    if (!more) return;
   }
   for (const SessionRecord& session : unsaved) {
     if (catalog_.FindSession(session.name) == nullptr) add_files(session);
   }
-  if (!options_.points) return exports;
+  if (!options_.points) return;
   touched.insert("");  // the served file, or the whole image
   for (const auto& [tag, generation] : catalog_.tags()) {
-    for (const std::string& file : touched) {
+    for (absl::string_view file : touched) {
       add("@" + tag, file, "tag of generation ", generation);
+      if (!more) return;
     }
   }
-  return exports;
 }
 
 }  // namespace ext2cow

@@ -47,7 +47,9 @@ class EngineImpl : public Engine {
   absl::Status CheckFile(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<Connection>> Connect(
       const ExportRequest& request, bool read_only) override;
-  std::vector<ExportListing> ListExports(const std::string& path) override;
+  void ListExports(
+      const std::string& path,
+      absl::FunctionRef<bool(const ExportListing&)> visit) override;
   absl::StatusOr<nlohmann::json> Execute(const std::string& method,
                                          const nlohmann::json& params,
                                          Progress progress) override;
@@ -371,6 +373,8 @@ class EngineImpl : public Engine {
   void CheckImage(const Claims& claims, const Report& report);
   void UnrefLayers(const std::vector<LayerId>& layers);
 
+  // Bytes of ext2cow-cache that each of its users has now.
+  Json MemoryJson() const;
   Json SessionJson(const SessionRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
