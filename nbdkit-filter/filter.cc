@@ -375,16 +375,15 @@ int ListExports(nbdkit_next_list_exports*, nbdkit_backend*, int, int,
   constexpr size_t kMaxExports = 9999;
   constexpr size_t kMaxExportName = 4096;  // of NBD's strings
   size_t count = 0;
-  for (const ExportListing& listing :
-       server()->engine->ListExports(server()->parameters.rules.file)) {
-    if (listing.name.size() > kMaxExportName) continue;
-    if (++count > kMaxExports) break;
-    if (nbdkit_add_export(exports, listing.name.c_str(),
-                          listing.description.c_str()) == -1) {
-      return -1;
-    }
-  }
-  return 0;
+  bool failed = false;
+  server()->engine->ListExports(
+      server()->parameters.rules.file, [&](const ExportListing& listing) {
+        if (listing.name.size() > kMaxExportName) return true;
+        failed = nbdkit_add_export(exports, listing.name.c_str(),
+                                   listing.description.c_str()) == -1;
+        return !failed && ++count < kMaxExports;
+      });
+  return failed ? -1 : 0;
 }
 
 const char* DefaultExport(nbdkit_next_default_export*, nbdkit_backend*, int,

@@ -21,6 +21,8 @@ constexpr uint64_t kMaxDecodedBlocks = uint64_t{1} << 22;  // or it only waits
 constexpr uint64_t kMaxDecodedBlocks = uint64_t{1} << 36;
 #endif
 
+constexpr uint64_t kPartMemory = 128;  // about
+
 uint32_t High(uint64_t block) { return static_cast<uint32_t>(block >> 32); }
 uint32_t Low(uint64_t block) { return static_cast<uint32_t>(block); }
 
@@ -75,24 +77,28 @@ class RunJoiner {
   BlockRange run_;
 };
 
-// Reads values by the buffer; a buffer full of consecutive ones is taken for a
-// part of a long run, whose end is then searched instead of walked to.
-void VisitPart(uint64_t high, const roaring_bitmap_t* part, RunJoiner* runs) {
+// Those from `first` to `last`, included. Reads values by the buffer; a buffer full
+// of consecutive ones is taken for a part of a long run, whose end is then searched
+// instead of walked to.
+void VisitPart(uint64_t high, const roaring_bitmap_t* part, uint32_t first,
+               uint32_t last, RunJoiner* runs) {
   const uint64_t base = high << 32;
+  const uint64_t limit = uint64_t{last} + 1;
   std::array<uint32_t, 256> values;
   roaring_uint32_iterator_t it;
   roaring_init_iterator(part, &it);
-  while (it.has_value) {
+  if (first > 0) roaring_move_uint32_iterator_equalorlarger(&it, first);
+  while (it.has_value && it.current_value <= last) {
     const uint32_t n =
         roaring_read_uint32_iterator(&it, values.data(), values.size());
     if (n == values.size() && values[n - 1] - values[0] == n - 1) {
       const uint64_t end = RunEnd(part, values[0], n);
-      runs->Add(base + values[0], base + end);
-      if (end > UINT32_MAX) return;
+      runs->Add(base + values[0], base + std::min(end, limit));
+      if (end >= limit) return;
       roaring_move_uint32_iterator_equalorlarger(&it, Low(end));
       continue;
     }
-    for (uint32_t i = 0; i < n; ++i) {
+    for (uint32_t i = 0; i < n && values[i] <= last; ++i) {
       runs->Add(base + values[i], base + values[i] + 1);
     }
   }
@@ -247,6 +253,25 @@ uint64_t BlockSet::Count() const {
   return count;
 }
 
+uint64_t BlockSet::CountBefore(uint64_t block) const {
+  uint64_t count = 0;
+  for (const auto& [high, part] : parts_) {
+    if (high > High(block)) break;
+    count += high < High(block) ? roaring_bitmap_get_cardinality(part)
+                                : roaring_bitmap_range_cardinality(
+                                      part, 0, Low(block));
+  }
+  return count;
+}
+
+uint64_t BlockSet::memory() const {
+  uint64_t memory = 0;
+  for (const auto& [high, part] : parts_) {
+    memory += kPartMemory + roaring_bitmap_portable_size_in_bytes(part);
+  }
+  return memory;
+}
+
 std::vector<BlockRange> BlockSet::Runs() const {
   std::vector<BlockRange> runs;
   ForEachRun([&](BlockRange run) { runs.push_back(run); });
@@ -255,7 +280,19 @@ std::vector<BlockRange> BlockSet::Runs() const {
 
 void BlockSet::ForEachRun(absl::FunctionRef<void(BlockRange)> visit) const {
   RunJoiner runs(visit);
-  for (const auto& [high, part] : parts_) VisitPart(high, part, &runs);
+  for (const auto& [high, part] : parts_) {
+    VisitPart(high, part, 0, UINT32_MAX, &runs);
+  }
+  runs.Finish();
+}
+
+void BlockSet::ForEachRunIn(BlockRange range,
+                            absl::FunctionRef<void(BlockRange)> visit) const {
+  RunJoiner runs(visit);
+  ForEachPart(range, [&](uint32_t high, uint32_t first, uint32_t last) {
+    const auto part = parts_.find(high);
+    if (part != parts_.end()) VisitPart(high, part->second, first, last, &runs);
+  });
   runs.Finish();
 }
 

@@ -39,11 +39,16 @@ class BlockSet {
   BlockSet Intersection(const BlockSet& other) const;
 
   uint64_t Count() const;
+  uint64_t CountBefore(uint64_t block) const;
+  uint64_t memory() const;  // bytes, about
   bool empty() const { return Count() == 0; }
 
   // Maximal runs, ascending.
   std::vector<BlockRange> Runs() const;
   void ForEachRun(absl::FunctionRef<void(BlockRange)> visit) const;
+  // What of them is in `range`.
+  void ForEachRunIn(BlockRange range,
+                    absl::FunctionRef<void(BlockRange)> visit) const;
 
   // An encoding of our own (overlay/FORMAT.md, "block set"); Decode accepts any
   // bytes and answers kDataLoss for those that Encode can't have made.

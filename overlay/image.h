@@ -5,18 +5,17 @@
 
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "overlay/block_set.h"
 #include "overlay/device.h"
 #include "overlay/types.h"
+#include "overlay/undo_index.h"
 #include "overlay/undo_layers.h"
 
 namespace ext2cow {
@@ -34,22 +33,35 @@ class Redo {
 };
 
 // The image's physical bytes as of each readable generation. Thread-safe; a
-// reader takes no lock that is held during any I/O.
+// reader takes no lock that is held during any I/O, and of those that strangers take
+// only the one of a few regions of the image (see UndoIndex), shared, and while a
+// commit up to its generation is being applied the one of the redo, shared too.
 //
 //   committer                           reader at generation g
-//   1. undo layer of commit C durable   a. remember epoch
-//   2. PublishUndo(C), AddRedo(C):      b. block in an undo layer of a commit
-//      epoch moves                         after g: read it there
-//   3. writes the device                c. else read the device, under redo
-//   4. ClearRedo: epoch moves           d. epoch moved: from a. once more
+//   1. undo layer of commit C durable   a. look each block up: is it in an undo
+//   2. PublishUndo(C), AddRedo(C)          layer of a commit after g?
+//   3. write the device                 b. it is: read it there
+//   4. ClearRedo                        c. else read the device, under the redo of
+//   5. remove what the redo reads          commits up to g that a. found
+//                                       d. redo of c. cleared: read the device alone
+//                                       e. what c. or d. read is in an undo layer
+//                                          now: read it there
 //
-// A reader whose c. meets 3. began before 2. (else b. or the redo had shown the
-// block), so d. sees the epoch move.
+// Each step is done once for each block, whatever else is committed meanwhile:
+// - An undo layer never changes and stays as long as g is pinned: b. and e. are
+//   final.
+// - A c. or d. that meets 3. of a commit after g finds at e. what 2. published.
+// - Commits up to g came to 2. before anybody could know g: a. found all their redo
+//   that is not cleared, and no more of it can come. Under it c. is right, whatever
+//   3. has done, unless it met 5.; then 4. was before, d. sees that, and the device
+//   has all of it.
 class Image {
  public:
   // Both outlive the image; without `undo_layers` nothing is ever published.
-  explicit Image(const Device* device, UndoLayers* undo_layers = nullptr)
-      : device_(device), undo_layers_(undo_layers) {}
+  // `index_limit`: see UndoIndex.
+  explicit Image(const Device* device, UndoLayers* undo_layers = nullptr,
+                 uint64_t index_limit = 8 << 20)
+      : device_(device), undo_layers_(undo_layers), index_(index_limit) {}
 
   const Device& device() const { return *device_; }
 
@@ -66,6 +78,10 @@ class Image {
   // needed.
   void DropUndoBefore(Generation oldest);
 
+  // Bytes, about: what is forgotten under pressure, and the commits' block sets.
+  uint64_t index_memory() const { return index_.memory(); }
+  uint64_t sets_memory() const { return index_.sets_memory(); }
+
   // From now on every Read answers `why` (somebody else changed the device); an OK
   // status ends that.
   void Refuse(absl::Status why);
@@ -73,51 +89,44 @@ class Image {
   // What the commit that made `generation` is yet to write; ascending.
   void AddRedo(Generation generation, std::shared_ptr<const Redo> redo);
   void ClearRedo();
-  bool has_redo() const { return has_redo_.load(); }
 
  private:
-  struct Piece {
-    uint64_t offset, length;
-    LayerId undo = 0;  // 0: the device
-    uint64_t undo_offset = 0;
-  };
-  // What one commit overwrote of 64 blocks: a bit for each.
-  struct Overwritten {
-    Generation generation = 0;
-    uint64_t bits = 0;
-    uint64_t position = 0;  // of the first of them in the undo layer
-  };
+  using Piece = UndoIndex::Piece;
   // Ascending.
   using Redos =
       std::vector<std::pair<Generation, std::shared_ptr<const Redo>>>;
-  // Cuts the range into pieces with one source each.
-  std::vector<Piece> Locate(Generation generation, uint64_t offset,
-                            size_t length) const
-      ABSL_SHARED_LOCKS_REQUIRED(mu_);
-  // The undo layer that has the block, and its position there; or 0.
-  std::pair<LayerId, uint64_t> FindUndo(Generation generation,
-                                        uint64_t block) const
-      ABSL_SHARED_LOCKS_REQUIRED(mu_);
-  absl::Status ReadOnce(Generation generation, uint64_t offset, void* buffer,
-                        size_t length) const;
-  // The device's bytes as of `generation`.
-  absl::Status ReadUnderRedo(const Redos& redos, Generation generation,
-                             uint64_t offset, void* buffer,
-                             size_t length) const;
+  // What a. finds.
+  struct Found {
+    std::vector<Piece> pieces;
+    std::shared_ptr<const Redos> redos;  // null: none up to the generation
+    uint64_t times_cleared = 0;
+    Generation newest_undo = 0;
+  };
+  static constexpr Generation kNoGeneration = ~Generation{0};
+  Found LookUp(Generation generation, uint64_t offset, size_t length) const;
+  // b.
+  absl::Status ReadUndo(const Piece& piece, void* buffer) const;
+  // c. and d.
+  absl::Status ReadDevice(const Found& found, Generation generation,
+                          uint64_t offset, void* buffer, size_t length) const;
+  absl::Status ReadUnderRedo(Redos::const_iterator begin,
+                             Redos::const_iterator end, uint64_t offset,
+                             void* buffer, size_t length) const;
+  // e.
+  absl::Status ReadOverwritten(Generation generation, uint64_t offset,
+                               void* buffer, size_t length) const;
 
   const Device* const device_;
   UndoLayers* const undo_layers_;
-  std::atomic<uint64_t> epoch_{0};
+  std::atomic<uint64_t> times_cleared_{0};  // the redo
   // The newest generation with an undo layer; at or after it no lookup is needed.
   std::atomic<Generation> newest_undo_{0};
-  std::atomic<bool> has_redo_{false};
+  // The first generation with redo; before it none is needed.
+  std::atomic<Generation> first_redo_{kNoGeneration};
   std::atomic<bool> refused_{false};
+  mutable UndoIndex index_;
 
-  mutable absl::Mutex mu_;  // held for lookups only, never during I/O
-  // For each 64 blocks the commits that overwrote some of them, ascending.
-  absl::flat_hash_map<uint64_t, std::vector<Overwritten>> chunks_
-      ABSL_GUARDED_BY(mu_);
-  std::map<Generation, LayerId> undo_ ABSL_GUARDED_BY(mu_);
+  mutable absl::Mutex mu_;  // never held during I/O
   absl::Status why_refused_ ABSL_GUARDED_BY(mu_);
   // Never changed, but replaced: a reader holds on to what it found.
   std::shared_ptr<const Redos> redos_ ABSL_GUARDED_BY(mu_) =

@@ -36,6 +36,10 @@ class MapCache {
                const std::vector<std::shared_ptr<const FileMap>>& changed);
   // Forgets the generations before `oldest`.
   void DropBefore(Generation oldest);
+  uint64_t memory() const {  // bytes, about
+    absl::MutexLock lock(&mu_);
+    return memory_;
+  }
 
  private:
   struct Known {
@@ -54,7 +58,7 @@ class MapCache {
   const Image* const image_;
   const uint64_t limit_;
   absl::Mutex load_mu_;  // held while libext2fs works; before mu_
-  absl::Mutex mu_;
+  mutable absl::Mutex mu_;
   std::map<Generation, Known> known_ ABSL_GUARDED_BY(mu_);
   uint64_t memory_ ABSL_GUARDED_BY(mu_) = 0;  // never too little
   uint64_t in_use_ ABSL_GUARDED_BY(mu_) = 0;  // of it, when last looked

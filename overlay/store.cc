@@ -11,6 +11,7 @@
 #include "overlay/keys.h"
 #include "overlay/record.h"
 #include "overlay/rocks_log.h"
+#include "overlay/sync_point.h"
 #include "overlay/wal.h"
 #include "rocksdb/cache.h"
 #include "rocksdb/filter_policy.h"
@@ -173,6 +174,7 @@ absl::StatusOr<std::optional<std::string>> Store::Get(
 absl::Status Store::Write(rocksdb::WriteBatch* batch, bool sync) {
   absl::Status status = health();
   if (!status.ok()) return status;
+  if (sync) SyncPoint("store:sync");
   rocksdb::WriteOptions options;
   options.sync = sync;
   return Note(FromRocks(db_->Write(options, batch), "write"));

@@ -3,9 +3,11 @@
 #ifndef EXT2COW_OVERLAY_UNDO_LAYERS_H_
 #define EXT2COW_OVERLAY_UNDO_LAYERS_H_
 
+#include <array>
+#include <atomic>
 #include <cstdint>
-#include <list>
 #include <memory>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -19,7 +21,8 @@ namespace ext2cow {
 // Opens undo layers when they are read: thousands may be kept for a point far
 // back, and few of them are read. At most kMostOpen are open, which take `limit`
 // bytes of memory together, or one more than fits; those used longest ago are
-// closed first. Thread-safe.
+// closed first. Thread-safe: who reads an open layer takes the lock of a few layers,
+// shared; only who opens one meets everybody else who does.
 class UndoLayers {
  public:
   static constexpr size_t kMostOpen = 256;  // each may need a descriptor
@@ -34,24 +37,37 @@ class UndoLayers {
   // Nobody will ask for the layer again: closes it once nobody reads it.
   void Forget(LayerId layer);
 
+  uint64_t memory() const { return memory_.load(); }  // bytes, about
+
  private:
   struct Open {
-    LayerId layer;
     std::shared_ptr<Stack> stack;
-    uint64_t memory;  // about
+    uint64_t memory = 0;  // about
+    // Twice how many were opened before it was, or that and one when it was used
+    // since: no reader writes what another reader writes.
+    std::atomic<uint64_t> used{0};
   };
-  using Opens = std::list<Open>;  // used last first
+  struct Shard {
+    mutable absl::Mutex mu;  // never held during I/O
+    absl::flat_hash_map<LayerId, std::unique_ptr<Open>> open ABSL_GUARDED_BY(mu);
+  };
+  // What was closed, to be destroyed without a lock.
+  using Closed = std::vector<std::unique_ptr<Open>>;
 
+  Shard& ShardOf(LayerId layer) { return shards_[layer % shards_.size()]; }
   std::shared_ptr<Stack> Find(LayerId layer);
-  // Returns what was closed, to be destroyed without the lock.
-  Opens Shrink() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Take(LayerId layer, Closed* closed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  LayerId Oldest() const;
+  void Shrink(Closed* closed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
   Store* const store_;
   const uint64_t limit_;
-  absl::Mutex mu_;  // never held during I/O
-  Opens opens_ ABSL_GUARDED_BY(mu_);
-  absl::flat_hash_map<LayerId, Opens::iterator> by_layer_ ABSL_GUARDED_BY(mu_);
-  uint64_t memory_ ABSL_GUARDED_BY(mu_) = 0;
+  std::array<Shard, 64> shards_;
+  absl::Mutex change_mu_;  // what is open changes; before a shard's; no I/O
+  size_t count_ ABSL_GUARDED_BY(change_mu_) = 0;
+  std::atomic<uint64_t> opens_{0};
+  std::atomic<uint64_t> memory_{0};
 };
 
 }  // namespace ext2cow

@@ -140,20 +140,6 @@ Superblock Distrusted(Superblock superblock) {
   return superblock;
 }
 
-absl::Status CheckSuperblock(const Device& device,
-                             const CommitRecords& records) {
-  absl::StatusOr<Superblock> now = ReadSuperblock(device);
-  if (!now.ok()) return now.status();
-  if (IsOfApply(*now, records.front()->superblock_before,
-                records.back()->superblock_after)) {
-    return absl::OkStatus();
-  }
-  return absl::FailedPreconditionError(absl::StrCat(
-      "somebody changed the image while commit ", records.front()->generation,
-      " was not fully applied: it can't be finished; `ext2cow adopt` takes "
-      "the image as it is now"));
-}
-
 // Everything written since `incarnation` began is durable; kAborted: nobody knows.
 absl::Status FlushAll(Device* device, uint64_t incarnation) {
   absl::Status status = device->Flush();
@@ -187,7 +173,7 @@ absl::Status WriteRun(Device* device, const CommitRecord& record,
 absl::Status ApplyOnce(Device* device, const CommitRecords& records,
                        const ApplyProgress& progress) {
   const uint64_t incarnation = device->incarnation();
-  absl::Status status = CheckSuperblock(*device, records);
+  absl::Status status = CheckUnapplied(*device, records);
   if (!status.ok()) return status;
   const auto put = [&](const Superblock& superblock) {
     status.Update(device->Write(kSuperblockOffset, superblock.data(),
@@ -253,6 +239,20 @@ bool IsOfApply(const Superblock& now, const Superblock& before,
     if (!same(before) && !same(after) && !same(distrusted)) return false;
   }
   return true;
+}
+
+absl::Status CheckUnapplied(const ByteReader& image,
+                            const CommitRecords& records) {
+  const absl::StatusOr<Superblock> now = ReadSuperblock(image);
+  if (!now.ok()) return now.status();
+  if (IsOfApply(*now, records.front()->superblock_before,
+                records.back()->superblock_after)) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      "somebody changed the image while commit ", records.front()->generation,
+      " was not fully applied: it can't be finished; `ext2cow adopt` takes "
+      "the image as it is now"));
 }
 
 absl::Status Apply(Device* device, const CommitRecords& records,

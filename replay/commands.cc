@@ -90,7 +90,17 @@ absl::StatusOr<Json> EngineImpl::Info(const Json& params) {
   const auto live = live_.find(*name);
   json["unflushed"] = live != live_.end() && !live->second->life.busy &&
                       live->second->stack->Unflushed();
+  if (image_ != nullptr) json["memory"] = MemoryJson();
   return json;
+}
+
+Json EngineImpl::MemoryJson() const {
+  return {{"cache", options_.cache_bytes},
+          {"file_maps", maps_->memory()},
+          {"read_sets", read_memory_.used()},
+          {"undo_layers", undo_layers_->memory()},
+          {"undo_index", image_->index_memory()},
+          {"undo_sets", image_->sets_memory()}};
 }
 
 absl::StatusOr<Json> EngineImpl::Create(const Json& params) {

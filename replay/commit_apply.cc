@@ -33,88 +33,136 @@ absl::Status EngineImpl::NotApplied(const std::string& what,
                                state, why.message()));
 }
 
-void EngineImpl::StageOldGenerations(IdentityRecord* identity,
-                                     rocksdb::WriteBatch* batch) {
-  const Generation oldest = catalog_.OldestNeeded(history_);
-  identity->oldest = std::max(identity->oldest, oldest);
-  batch->Put(IdentityKey(), EncodeIdentity(*identity));
-  for (const auto& [number, record] : catalog_.generations()) {
-    if (number < oldest) batch->Delete(GenerationKey(number));
-    if (number == oldest && record.undo != 0) {
-      GenerationRecord stripped = record;
-      stripped.undo = 0;
-      stripped.undo_blocks = {};
-      batch->Put(GenerationKey(number), EncodeGeneration(stripped));
-    }
-  }
-}
-
-void EngineImpl::ForgetOldGenerations(const IdentityRecord& identity) {
-  const Generation oldest = identity.oldest;
-  catalog_.PutIdentity(identity);
-  std::vector<GenerationRecord> stripped;
-  std::vector<Generation> gone;
-  for (const auto& [number, record] : catalog_.generations()) {
-    if (number < oldest) gone.push_back(number);
-    if (number == oldest && record.undo != 0) stripped.push_back(record);
-  }
-  for (Generation number : gone) catalog_.RemoveGeneration(number);
-  for (GenerationRecord& record : stripped) {
-    record.undo = 0;
-    record.undo_blocks = {};
-    catalog_.PutGeneration(std::move(record));
-  }
-  if (image_ != nullptr) image_->DropUndoBefore(oldest);
-  if (maps_ != nullptr) maps_->DropBefore(oldest);
-}
-
 absl::Status EngineImpl::DropOldGenerations() {
-  if (!pending_.empty()) return absl::OkStatus();  // may refer to any of them
   absl::MutexLock lock(&mu_);
-  if (catalog_.OldestNeeded(history_) == catalog_.identity().oldest) {
+  const Catalog::Unneeded unneeded = catalog_.FindUnneeded(history_);
+  IdentityRecord identity = catalog_.identity();
+  if (unneeded.empty() && identity.oldest == unneeded.oldest) {
     return absl::OkStatus();
   }
-  IdentityRecord identity = catalog_.identity();
+  identity.oldest = unneeded.oldest;
   rocksdb::WriteBatch batch;
-  StageOldGenerations(&identity, &batch);
-  absl::Status status = store_->Write(&batch, /*sync=*/true);
-  if (status.ok()) ForgetOldGenerations(identity);
-  return status;
+  batch.Put(IdentityKey(), EncodeIdentity(identity));
+  for (Generation number : unneeded.gone) batch.Delete(GenerationKey(number));
+  for (const GenerationRecord& record : unneeded.stripped) {
+    batch.Put(GenerationKey(record.number), EncodeGeneration(record));
+  }
+  // Not synced: what is freed by it is removed by a batch that is.
+  absl::Status status = store_->Write(&batch, /*sync=*/false);
+  if (!status.ok()) return status;
+  catalog_.Forget(unneeded);
+  if (image_ != nullptr) image_->DropUndoBefore(unneeded.oldest);
+  if (maps_ != nullptr) maps_->DropBefore(unneeded.oldest);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CommitRecords> EngineImpl::PendingRecords() {
+  std::vector<Generation> unapplied;
+  Superblock before;
+  {
+    absl::MutexLock lock(&mu_);
+    unapplied = catalog_.Unapplied();
+    before = catalog_.identity().superblock_before;
+  }
+  CommitRecords records;
+  for (Generation number : unapplied) {
+    auto known = read_records_.find(number);
+    if (known == read_records_.end()) {
+      auto read = ReadRecord(number, before);
+      if (!read.ok()) return read.status();
+      known = read_records_.emplace(number, *std::move(read)).first;
+    }
+    before = known->second->superblock_after;
+    records.push_back(known->second);
+  }
+  return records;
+}
+
+absl::StatusOr<std::shared_ptr<const CommitRecord>> EngineImpl::ReadRecord(
+    Generation number, const Superblock& before) {
+  GenerationRecord generation;
+  {
+    absl::MutexLock lock(&mu_);
+    generation = catalog_.generations().at(number);
+  }
+  auto source =
+      Stack::Open(store_.get(), generation.source_layers, {.read_only = true});
+  if (!source.ok()) return source.status();
+  auto record = std::make_shared<CommitRecord>();
+  record->generation = generation.number;
+  record->superblock_before = before;
+  record->source = *std::move(source);
+  absl::Status status =
+      ReadPieces(*store_, generation.redo_pieces, record.get());
+  if (!status.ok()) return status;
+  return record;
 }
 
 absl::Status EngineImpl::MarkApplied() {
-  absl::MutexLock lock(&mu_);
-  IdentityRecord identity = catalog_.identity();
-  identity.superblock_before = identity.superblock;
-  rocksdb::WriteBatch batch;
-  for (const auto& record : pending_) {
-    GenerationRecord generation =
-        catalog_.generations().at(record->generation);
-    generation.applied = true;
-    generation.source_layers.clear();
-    DeletePieces(&batch, generation.number,
-                 std::exchange(generation.redo_pieces, 0));
-    batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
-    // Known at once: what is staged next may have more to say of it.
-    catalog_.PutGeneration(std::move(generation));
+  {
+    absl::MutexLock lock(&mu_);
+    IdentityRecord identity = catalog_.identity();
+    identity.superblock_before = identity.superblock;
+    rocksdb::WriteBatch batch;
+    batch.Put(IdentityKey(), EncodeIdentity(identity));
+    std::vector<GenerationRecord> applied = Settle(&batch);
+    // Not synced: who loses it to a power cut applies the commits once more, from
+    // the layers and pieces that then are there still. What they are freed for
+    // comes after the next sync.
+    absl::Status status = store_->Write(&batch, /*sync=*/false);
+    if (!status.ok()) return status;
+    Forget(std::move(applied));
+    catalog_.PutIdentity(std::move(identity));
   }
-  StageOldGenerations(&identity, &batch);
-  // Not synced: who loses it to a power cut applies the commits once more, from
-  // the layers and pieces that then are there still. What they are freed for
-  // comes after the next sync.
-  absl::Status status = store_->Write(&batch, /*sync=*/false);
-  if (!status.ok()) return status;
-  image_->ClearRedo();
-  ForgetOldGenerations(identity);
-  pending_.clear();
+  CollectGenerations();
   return absl::OkStatus();
+}
+
+std::vector<GenerationRecord> EngineImpl::Settle(rocksdb::WriteBatch* batch) {
+  std::vector<GenerationRecord> settled;
+  for (Generation number : catalog_.Unapplied()) {
+    GenerationRecord& record =
+        settled.emplace_back(catalog_.generations().at(number));
+    record.applied = true;
+    record.source_layers.clear();
+    DeletePieces(batch, number, std::exchange(record.redo_pieces, 0));
+    batch->Put(GenerationKey(number), EncodeGeneration(record));
+  }
+  return settled;
+}
+
+void EngineImpl::Forget(std::vector<GenerationRecord> settled) {
+  for (GenerationRecord& record : settled) {
+    catalog_.PutGeneration(std::move(record));
+  }
+  read_records_.clear();
+  image_->ClearRedo();
+}
+
+absl::Status EngineImpl::FinishPending() {
+  Generation last = 0;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!catalog_.HasUnapplied()) return absl::OkStatus();
+    last = catalog_.Unapplied().back();
+  }
+  const absl::Status status = ApplyPending(nullptr);
+  if (status.ok()) return status;
+  return absl::Status(
+      status.code(),
+      absl::StrCat("commit ", last,
+                   " is recorded but not yet applied to the image, and applying "
+                   "it failed again: ",
+                   status.message()));
 }
 
 absl::Status EngineImpl::ApplyPending(const Progress& progress) {
   absl::Status status = SyncRecorded();
   if (!status.ok()) return status;
+  const auto pending = PendingRecords();
+  if (!pending.ok()) return pending.status();
   SyncPoint("commit:recorded");
-  status = Apply(device_, pending_, progress);
+  status = Apply(device_, *pending, progress);
   SyncPoint("commit:written");
   if (absl::IsFailedPrecondition(status)) {  // somebody else's image
     absl::MutexLock lock(&mu_);

@@ -236,7 +236,7 @@ absl::Status EngineImpl::Record(
   if (!status.ok()) return status;
   std::move(free_undo).Cancel();
   SyncPoint("commit:named");
-  pending_.push_back(std::move(record));
+  read_records_[generation->number] = std::move(record);
   if (session != nullptr) {
     session->gate.AssertHeld();
     FollowCommit(session, *generation, std::move(served));

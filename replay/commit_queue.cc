@@ -18,8 +18,7 @@ constexpr uint64_t kMaxBytesTogether = uint64_t{64} << 20;
 
 }  // namespace
 
-absl::Status EngineImpl::ReadyToCommit() {
-  if (absl::Status s = NeedImage(); !s.ok()) return s;
+absl::Status EngineImpl::ImageIsWritable() const {
   if (options_.read_only || !device_->writable()) {
     return absl::FailedPreconditionError(
         "the image is open read-only: nothing can be committed to it");
@@ -28,25 +27,18 @@ absl::Status EngineImpl::ReadyToCommit() {
     return absl::FailedPreconditionError(
         "what holds the image can't flush: a commit would not be safe there");
   }
-  if (absl::Status status = Fenced(); !status.ok()) return status;
+  return Fenced();
+}
+
+absl::Status EngineImpl::ReadyToCommit() {
+  if (absl::Status s = NeedImage(); !s.ok()) return s;
+  if (absl::Status s = ImageIsWritable(); !s.ok()) return s;
   if (absl::Status status = ImageStatus(); !status.ok()) return status;
-  if (!pending_.empty()) {
-    if (absl::Status status = ApplyPending(nullptr); !status.ok()) {
-      return absl::Status(
-          status.code(),
-          absl::StrCat("commit ", pending_.back()->generation,
-                       " is recorded but not yet applied to the image, and "
-                       "applying it failed again: ",
-                       status.message()));
-    }
-  }
-  auto now = ReadSuperblock(*device_);
-  if (!now.ok()) return now.status();
+  if (absl::Status s = FinishPending(); !s.ok()) return s;
+  absl::Status same = CompareSuperblock(*device_);
   absl::MutexLock lock(&mu_);
-  if (*now != catalog_.identity().superblock) {
-    Refuse(DescribeChange(catalog_.identity().superblock, *now));
-  }
-  return image_status_;
+  if (IsChange(same)) Refuse(same);
+  return same;
 }
 
 EngineImpl::WaitingCommit* EngineImpl::NextBeside(
@@ -86,9 +78,10 @@ std::vector<EngineImpl::WaitingCommit*> EngineImpl::CommitTogether() {
         continue;
       }
     }
-    const size_t before = pending_.size();
     next->answer = RecordCommit(next->request);
-    if (pending_.size() > before) recorded.push_back(next);
+    if (next->answer.ok() && next->answer->at("result") == "committed") {
+      recorded.push_back(next);
+    }
   }
   if (recorded.empty()) return together;
   const absl::Status status = ApplyPending([&](uint64_t done, uint64_t total) {

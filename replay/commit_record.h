@@ -65,13 +65,15 @@ using CommitRecords = std::vector<std::shared_ptr<const CommitRecord>>;
 // leave it, or as Apply marks it meanwhile.
 bool IsOfApply(const Superblock& now, const Superblock& before,
                const Superblock& after);
+// kFailedPrecondition: it is not, so somebody changed the image.
+absl::Status CheckUnapplied(const ByteReader& image,
+                            const CommitRecords& records);
 
-// DESIGN section 7, step 5, for all of them together: marks the filesystem as not
+// The last step of a commit, for all of them together: marks the filesystem as not
 // clean, flushes; data and metadata, flush; the superblock, flush. Again after a
-// crash or an error: all of it. kFailedPrecondition: each 512-byte sector of the
-// superblock must be as before, after or marked by an earlier try, else somebody
-// changed the image. Where the device is opened again meanwhile it starts over: OK
-// means that all was written and flushed in one incarnation of it.
+// crash or an error: all of it. kFailedPrecondition: see CheckUnapplied. Where the
+// device is opened again meanwhile it starts over: OK means that all was written
+// and flushed in one incarnation of it.
 absl::Status Apply(Device* device, const CommitRecords& records,
                    const ApplyProgress& progress);
 

@@ -97,17 +97,15 @@ class SessionConnection : public Connection {
 class PointConnection : public Connection {
  public:
   struct What {
-    Generation generation = 0;
+    std::shared_ptr<OpenPoint> point;
     std::shared_ptr<const FileMap> map;  // null: the whole image
-    std::unique_ptr<Stack> stack;        // null: no snapshot
-    std::vector<LayerId> layers;
     SpaceId inode = 0;
     bool multi_conn = true;
     std::string description;
   };
   PointConnection(EngineImpl* engine, What what)
       : engine_(engine),
-        view_(&engine->image(), what.generation),
+        view_(&engine->image(), what.point->generation()),
         what_(std::move(what)) {}
   ~PointConnection() override { Close(); }
 
@@ -119,11 +117,12 @@ class PointConnection : public Connection {
   std::string description() const override { return what_.description; }
 
   absl::Status Read(uint64_t offset, void* buffer, size_t length) override {
-    absl::ReaderMutexLock open(engine_->open_mu());
-    if (absl::Status s = engine_->Stopped(); !s.ok()) return s;
-    if (absl::Status s = engine_->ImageStatus(); !s.ok()) return s;
-    if (what_.stack == nullptr) return ReadImage(offset, buffer, length);
-    return what_.stack->Read(what_.inode, offset, buffer, length,
+    OpenPoint& point = *what_.point;
+    absl::ReaderMutexLock gate(&point.gate);
+    if (absl::Status s = point.Closed(); !s.ok()) return s;
+    SyncPoint("point:read");
+    if (point.stack == nullptr) return ReadImage(offset, buffer, length);
+    return point.stack->Read(what_.inode, offset, buffer, length,
                              [&](uint64_t at, void* to, size_t n) {
                                return ReadImage(at, to, n);
                              });
@@ -142,9 +141,7 @@ class PointConnection : public Connection {
       uint64_t offset, uint64_t length,
       absl::FunctionRef<bool(ByteRange, Extent)> visit) override;
   void Close() override {
-    if (closed_.exchange(true)) return;
-    what_.stack.reset();
-    engine_->LeavePoint(view_.generation(), what_.layers);
+    if (!closed_.exchange(true)) engine_->LeavePoint(what_.point.get());
   }
 
  private:
@@ -157,7 +154,7 @@ class PointConnection : public Connection {
 
   EngineImpl* const engine_;
   const View view_;
-  What what_;
+  const What what_;
   std::atomic<bool> closed_{false};
 };
 
@@ -180,11 +177,14 @@ bool PointConnection::DescribeImage(
 absl::Status PointConnection::Extents(
     uint64_t offset, uint64_t length,
     absl::FunctionRef<bool(ByteRange, Extent)> visit) {
-  if (what_.stack == nullptr) {
+  OpenPoint& point = *what_.point;
+  absl::ReaderMutexLock gate(&point.gate);
+  if (absl::Status s = point.Closed(); !s.ok()) return s;
+  if (point.stack == nullptr) {
     DescribeImage({offset, length}, visit);
     return absl::OkStatus();
   }
-  what_.stack->Describe(
+  point.stack->Describe(
       what_.inode, offset, length, [&](ByteRange range, BlockState state) {
         switch (state) {
           case BlockState::kBelow:
@@ -249,27 +249,29 @@ absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::FindFile(
 
 absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::OpenFile(
     Session* session, const std::string& path) {
-  for (;;) {
-    Generation generation;
-    {
-      absl::ReaderMutexLock gate(&session->gate);
-      generation = session->generation;
-    }
-    auto found = FindFile(generation, path);
-    if (!found.ok()) return found;
-    SyncPoint("open:found");
-    absl::MutexLock gate(&session->gate);
-    if (session->detached) return session->Detached();
-    if (session->generation != generation) continue;  // it moved meanwhile
-    const auto& [inode, file] = *found;
-    if (session->files.contains(inode)) return found;
-    session->AddFile(inode, path, file);
-    if (!session->persisted) return found;
-    absl::MutexLock lock(&mu_);
-    absl::Status saved = SaveSession(RecordOf(*session), /*sync=*/true);
-    if (!saved.ok()) return saved;
-    return found;
+  Generation generation;
+  {
+    absl::ReaderMutexLock gate(&session->gate);
+    generation = session->generation;
   }
+  auto found = FindFile(generation, path);
+  if (!found.ok()) return found;
+  SyncPoint("open:found");
+  absl::MutexLock gate(&session->gate);
+  if (session->detached) return session->Detached();
+  if (session->generation != generation) {
+    // It moved meanwhile, and may not while this looks once more.
+    found = FindFile(session->generation, path);
+    if (!found.ok()) return found;
+  }
+  const auto& [inode, file] = *found;
+  if (session->files.contains(inode)) return found;
+  session->AddFile(inode, path, file);
+  if (!session->persisted) return found;
+  absl::MutexLock lock(&mu_);
+  absl::Status saved = SaveSession(RecordOf(*session), /*sync=*/true);
+  if (!saved.ok()) return saved;
+  return found;
 }
 
 absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectSession(
@@ -305,6 +307,7 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
     const ExportRequest& request) {
   PointConnection::What what;
   {
+    OpenPoint::Key key;
     absl::MutexLock lock(&mu_);
     AwaitSettled();
     if (!request.snapshot.empty()) {
@@ -323,36 +326,56 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
             absl::StrCat("snapshot ", request.session, "@", request.snapshot,
                          " is stale: others changed the image since"));
       }
-      what.generation = snapshot->generation;
-      what.layers = snapshot->layers;
+      key = {snapshot->generation, snapshot->layers};
       what.description =
           absl::StrCat("snapshot ", request.session, "@", request.snapshot);
     } else {
       auto generation = FindPoint(request.point);
       if (!generation.ok()) return generation.status();
       if (unsynced_ != 0 && *generation >= unsynced_) return store_->health();
-      what.generation = *generation;
+      key.first = *generation;
       what.multi_conn = request.point != "latest";
       what.description = absl::StrCat("generation ", *generation);
     }
-    catalog_.PinGeneration(what.generation);
-    catalog_.RefLayers(what.layers);
+    what.point = JoinPoint(std::move(key));
   }
-  auto unpin = absl::MakeCleanup(
-      [&] { LeavePoint(what.generation, what.layers); });
-  if (!what.layers.empty()) {
-    auto stack = Stack::Open(store_.get(), what.layers, {.read_only = true});
-    if (!stack.ok()) return stack.status();
-    what.stack = *std::move(stack);
-  }
+  auto leave = absl::MakeCleanup([&] { LeavePoint(what.point.get()); });
+  if (absl::Status s = what.point->Load(store_.get()); !s.ok()) return s;
   if (!request.path.empty()) {
-    auto file = FindFile(what.generation, request.path);
+    auto file = FindFile(what.point->generation(), request.path);
     if (!file.ok()) return file.status();
     what.inode = file->first;
     what.map = file->second.map;
   }
-  std::move(unpin).Cancel();
+  std::move(leave).Cancel();
   return std::make_unique<PointConnection>(this, std::move(what));
+}
+
+std::shared_ptr<OpenPoint> EngineImpl::JoinPoint(OpenPoint::Key key) {
+  std::shared_ptr<OpenPoint>& point = open_points_[key];
+  if (point == nullptr) {
+    point = std::make_shared<OpenPoint>(std::move(key));
+    catalog_.RefLayers(point->layers());
+  }
+  ++point->users;
+  catalog_.PinGeneration(point->generation());
+  return point;
+}
+
+void EngineImpl::LeavePoint(OpenPoint* point) {
+  std::shared_ptr<OpenPoint> last;  // destroyed without the lock
+  {
+    absl::MutexLock lock(&mu_);
+    catalog_.UnpinGeneration(point->generation());
+    if (--point->users > 0) return;
+    last = std::move(open_points_.extract(point->key()).mapped());
+  }
+  UnrefLayers(last->layers());
+}
+
+void EngineImpl::Unpin(Generation generation) {
+  absl::MutexLock lock(&mu_);
+  catalog_.UnpinGeneration(generation);
 }
 
 absl::Status EngineImpl::CheckFile(const std::string& path) {
@@ -360,7 +383,9 @@ absl::Status EngineImpl::CheckFile(const std::string& path) {
   {
     absl::MutexLock lock(&mu_);
     newest = catalog_.identity().newest;
+    catalog_.PinGeneration(newest);
   }
+  auto unpin = absl::MakeCleanup([&] { Unpin(newest); });
   return FindFile(newest, path).status();
 }
 
@@ -380,18 +405,6 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::Connect(
     return ConnectPoint(request);
   }
   return ConnectSession(request, read_only);
-}
-
-void EngineImpl::LeavePoint(Generation generation,
-                            const std::vector<LayerId>& layers) {
-  {
-    absl::MutexLock lock(&mu_);
-    catalog_.UnpinGeneration(generation);
-    std::vector<LayerId> freed;
-    catalog_.UnrefLayers(layers, &freed);
-    catalog_.AddFreed(freed);
-  }
-  Reclaim();
 }
 
 std::vector<SessionRecord> EngineImpl::UnsavedSessions() {
@@ -418,20 +431,24 @@ std::vector<SessionRecord> EngineImpl::UnsavedSessions() {
   return records;
 }
 
-std::vector<ExportListing> EngineImpl::ListExports(const std::string& path) {
+void EngineImpl::ListExports(
+    const std::string& path,
+    absl::FunctionRef<bool(const ExportListing&)> visit) {
   const std::vector<SessionRecord> unsaved = UnsavedSessions();
-  std::vector<ExportListing> exports;
   absl::MutexLock lock(&mu_);
   const Generation adopted = catalog_.identity().adopted;
-  std::set<std::string> touched;
-  const auto add = [&](const std::string& name, const std::string& file,
+  std::set<absl::string_view> touched;
+  bool more = true;
+  const auto add = [&](const std::string& name, absl::string_view file,
                        const std::string& what, Generation generation) {
-    if (generation < adopted) return;  // stale: it can't be opened
-    exports.push_back({file.empty() ? name : absl::StrCat(name, ":", file),
-                       absl::StrCat(what, generation)});
+    // A stale one can't be opened.
+    if (!more || generation < adopted) return;
+    more = visit(
+        ExportListing{file.empty() ? name : absl::StrCat(name, ":", file),
+                      absl::StrCat(what, generation)});
   };
   const auto add_session = [&](const SessionRecord& session,
-                               const std::string& file) {
+                               absl::string_view file) {
     add(session.name, file, "session on generation ", session.generation);
     for (const SnapshotRecord& snapshot : session.snapshots) {
       add(absl::StrCat(session.name, "@", snapshot.name), file,
@@ -447,18 +464,19 @@ std::vector<ExportListing> EngineImpl::ListExports(const std::string& path) {
   };
   for (const auto& [name, session] : catalog_.sessions()) {
     if (!session.anonymous && !IsAnonymousName(name)) add_files(session);
+    if (!more) return;
   }
   for (const SessionRecord& session : unsaved) {
     if (catalog_.FindSession(session.name) == nullptr) add_files(session);
   }
-  if (!options_.points) return exports;
+  if (!options_.points) return;
   touched.insert("");  // the served file, or the whole image
   for (const auto& [tag, generation] : catalog_.tags()) {
-    for (const std::string& file : touched) {
+    for (absl::string_view file : touched) {
       add("@" + tag, file, "tag of generation ", generation);
+      if (!more) return;
     }
   }
-  return exports;
 }
 
 }  // namespace ext2cow

@@ -19,8 +19,8 @@ bool IsNameCharacter(char c, bool first) {
 }
 
 constexpr size_t kMaxNameLength = 64;
-// Of ext2cow-cache: five parts are RocksDB's; write caches, read sets and file maps
-// have one each.
+// Of ext2cow-cache: five parts are RocksDB's; write caches and read sets have one
+// each; file maps have half of one, undo layers and the index of them a quarter.
 constexpr uint64_t kCacheParts = 8;
 // Pins that the message of a full store names.
 constexpr size_t kPinsNamed = 4;
@@ -123,8 +123,8 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
   }
   if (device_ != nullptr) {
     const uint64_t each = options_.cache_bytes / kCacheParts / 2;
-    undo_layers_ = std::make_unique<UndoLayers>(store_.get(), each);
-    image_ = std::make_unique<Image>(device_, undo_layers_.get());
+    undo_layers_ = std::make_unique<UndoLayers>(store_.get(), each / 2);
+    image_ = std::make_unique<Image>(device_, undo_layers_.get(), each / 2);
     maps_ = std::make_unique<MapCache>(image_.get(), each);
     if (absl::Status status = OpenImage(); !status.ok()) return status;
   }
@@ -218,13 +218,15 @@ void EngineImpl::Tick() {
 }
 
 void EngineImpl::CheckSuperblockNow() {
-  const absl::StatusOr<Superblock> now = ReadSuperblock(NowReader(*device_));
-  SyncPoint("tick:looked");
+  absl::Status same = CompareSuperblock(NowReader(*device_));
   absl::MutexLock lock(&mu_);
-  if (!now.ok() || !pending_.empty() || !image_status_.ok()) return;
-  if (*now == catalog_.identity().superblock) return;
-  Refuse(DescribeChange(catalog_.identity().superblock, *now));
-  options_.log(std::string(image_status_.message()));
+  if (!IsChange(same) || !image_status_.ok()) return;
+  options_.log(std::string(same.message()));
+  Refuse(std::move(same));
+}
+
+bool EngineImpl::IsChange(const absl::Status& same) {
+  return absl::IsFailedPrecondition(same) || absl::IsDataLoss(same);
 }
 
 absl::Status EngineImpl::CheckReopened(const Device& fresh) {
@@ -242,7 +244,7 @@ absl::Status EngineImpl::CheckReopened(const Device& fresh) {
 
 void EngineImpl::CollectGenerations() {
   absl::Status status = DropOldGenerations();
-  if (!status.ok()) options_.log(std::string(status.message()));
+  if (!status.ok() && options_.log) options_.log(std::string(status.message()));
 }
 
 absl::Status EngineImpl::NeedImage() const {
@@ -303,6 +305,15 @@ void EngineImpl::ExpireSessions() {
   }
 }
 
+void EngineImpl::ClosePoints() {
+  std::vector<std::shared_ptr<OpenPoint>> points;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [key, point] : open_points_) points.push_back(point);
+  }
+  for (const auto& point : points) point->Close();
+}
+
 void EngineImpl::Shutdown() {
   std::vector<std::shared_ptr<Session>> sessions;
   {
@@ -329,6 +340,7 @@ void EngineImpl::Shutdown() {
   absl::MutexLock open(&open_mu_);
   absl::MutexLock commit(&commit_mu_);
   closed_ = true;
+  ClosePoints();
   reclaimer_->Stop();
   if (options_.serving) clock_.Save(store_.get()).IgnoreError();
   if (absl::Status status = store_->Close(); !status.ok()) {

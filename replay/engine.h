@@ -130,9 +130,12 @@ class Engine {
   // Whether the newest generation has a file there that can be served.
   virtual absl::Status CheckFile(const std::string& path) = 0;
 
-  // The served file names sessions' exports; empty when the export name chooses
-  // the file.
-  virtual std::vector<ExportListing> ListExports(const std::string& path) = 0;
+  // Calls `visit`, under the engine's lock, for one export after another until it
+  // answers false. The served file names sessions' exports; empty when the export
+  // name chooses the file.
+  virtual void ListExports(
+      const std::string& path,
+      absl::FunctionRef<bool(const ExportListing&)> visit) = 0;
 
   // Progress of a commit: `done` of `total` bytes, ten times a second; a short one
   // says nothing.

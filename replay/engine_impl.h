@@ -20,6 +20,7 @@
 #include "replay/answers.h"
 #include "replay/commit_record.h"
 #include "replay/engine.h"
+#include "replay/open_point.h"
 #include "replay/reclaimer.h"
 #include "txn/budget.h"
 #include "txn/catalog.h"
@@ -32,10 +33,11 @@ namespace ext2cow {
 using Json = nlohmann::json;
 
 // Locks, in the order in which they may be taken:
-//   open_mu_     shared by commands, by who opens something and by readers of
-//                points; alone to close the store, under nobody's feet
+//   open_mu_     shared by commands and by who opens something; alone to close the
+//                store, under nobody's feet
+//   check_mu_    one check at a time, and none while an image is adopted
 //   commit_mu_   one commit, revert, rebase, adopt or gc at a time
-//   Session::gate
+//   Session::gate, OpenPoint::gate
 //   mu_          the catalog and the sessions' lives; held for a store write, never
 //                for reads or writes of blocks
 class EngineImpl : public Engine {
@@ -48,7 +50,9 @@ class EngineImpl : public Engine {
   absl::Status CheckFile(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<Connection>> Connect(
       const ExportRequest& request, bool read_only) override;
-  std::vector<ExportListing> ListExports(const std::string& path) override;
+  void ListExports(
+      const std::string& path,
+      absl::FunctionRef<bool(const ExportListing&)> visit) override;
   absl::StatusOr<nlohmann::json> Execute(const std::string& method,
                                          const nlohmann::json& params,
                                          Progress progress) override;
@@ -58,13 +62,8 @@ class EngineImpl : public Engine {
   // One connection has left; `wrote`: it changed something.
   void Leave(const std::shared_ptr<Session>& session);
   // A read-only connection on a point or snapshot has left.
-  void LeavePoint(Generation generation, const std::vector<LayerId>& layers);
+  void LeavePoint(OpenPoint* point);
   const Image& image() const { return *image_; }
-  // Held shared by who reads a point, and asks Stopped() first.
-  absl::Mutex* open_mu() ABSL_LOCK_RETURNED(open_mu_) { return &open_mu_; }
-  absl::Status Stopped() const ABSL_SHARED_LOCKS_REQUIRED(open_mu_);
-  // Not OK once somebody else changed the image.
-  absl::Status ImageStatus() const;
   // Not OK once the image has failed for good. A server that comes back to life
   // must not acknowledge what another one, which took over, will never see.
   absl::Status Fenced() const {
@@ -104,11 +103,20 @@ class EngineImpl : public Engine {
   };
 
   // engine.cc: start and stop.
+  absl::Status Stopped() const ABSL_SHARED_LOCKS_REQUIRED(open_mu_);
+  // Not OK once somebody else changed the image.
+  absl::Status ImageStatus() const;
   absl::Status OpenImage();
   absl::Status SaveHistory();
   // From now on what would come from the image is refused.
   void Refuse(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Status Recover();
+  // Whether this is the store's image; the first one becomes that.
+  absl::Status Identify() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::Status Recover() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Not OK when the image is not as this store left it (IsChange), or can't be read.
+  absl::Status CompareSuperblock(const ByteReader& image)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  static bool IsChange(const absl::Status& same);
   absl::Status RemoveStrays();
   // What sessions hold whose records could not say so: after a crash, or a close
   // that failed.
@@ -133,6 +141,8 @@ class EngineImpl : public Engine {
   // Not OK in a tool that was not told where the image is.
   absl::Status NeedImage() const;
   void ExpireSessions();
+  // Nobody opens one any more.
+  void ClosePoints() ABSL_EXCLUSIVE_LOCKS_REQUIRED(open_mu_);
 
   // sessions.cc: the life of sessions.
   enum class User { kConnection, kAnonymousConnection, kCommand, kCommitter };
@@ -210,6 +220,10 @@ class EngineImpl : public Engine {
       const ExportRequest& request, bool read_only);
   absl::StatusOr<std::unique_ptr<Connection>> ConnectPoint(
       const ExportRequest& request);
+  // The point for one connection more, which pins its generation.
+  std::shared_ptr<OpenPoint> JoinPoint(OpenPoint::Key key)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Unpin(Generation generation);
   // Those that clients have just opened: their names, generations and files.
   std::vector<SessionRecord> UnsavedSessions();
   absl::StatusOr<std::pair<SpaceId, ServedFile>> FindFile(
@@ -231,6 +245,7 @@ class EngineImpl : public Engine {
                             uint64_t* bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::Status ReadyToCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::Status ImageIsWritable() const;
 
   // commit.cc
   // Freeze to record. An error means that nothing was recorded.
@@ -320,20 +335,26 @@ class EngineImpl : public Engine {
   // commit_apply.cc
   absl::Status ApplyPending(const Progress& progress)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Another try, when one is needed.
+  absl::Status FinishPending() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // What the maker of `what` is told when ApplyPending failed.
   absl::Status NotApplied(const std::string& what, Generation generation,
                           const absl::Status& why) const;
-  // Stages what no generation that is still needed has a use for, and does it
-  // once the batch is written (and synced).
-  void StageOldGenerations(IdentityRecord* identity,
-                           rocksdb::WriteBatch* batch)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void ForgetOldGenerations(const IdentityRecord& identity)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Lets go of the undo data and records that no pin and no history needs.
   absl::Status DropOldGenerations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // What the catalog says is not applied; there must be an image.
+  absl::StatusOr<CommitRecords> PendingRecords()
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  absl::StatusOr<std::shared_ptr<const CommitRecord>> ReadRecord(
+      Generation number, const Superblock& before);
   // All that is pending. Durable with the next synced write.
   absl::Status MarkApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Adds to `batch` that nothing is pending any more; once that is written, Forget
+  // takes what this answers.
+  std::vector<GenerationRecord> Settle(rocksdb::WriteBatch* batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Forget(std::vector<GenerationRecord> settled)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_, mu_);
 
   // commands.cc, one function a command.
   absl::StatusOr<Json> Ls(const Json& params);
@@ -353,6 +374,7 @@ class EngineImpl : public Engine {
   absl::StatusOr<Json> Untag(const Json& params);
   absl::StatusOr<Json> Gc(const Json& params);
   absl::StatusOr<Json> Adopt(const Json& params);
+  absl::Status FinishForAdopt() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
 
   // points.cc
   absl::StatusOr<Json> Revert(const Json& params, const Progress& progress);
@@ -379,13 +401,25 @@ class EngineImpl : public Engine {
   using Report = std::function<void(const std::string& what,
                                     const std::string& affects)>;
   absl::StatusOr<Json> Check(Progress progress);
-  Claims CollectClaims(const Report& report);
+  Claims CollectClaims(const Report& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckGoesOn() const;
   void CheckLayers(const Claims& claims, const Report& report,
                    Progress progress);
-  void CheckLive(const std::string& name, const Report& report);
+  void CheckLayer(LayerId layer, bool unclean, const std::string& who,
+                  const Report& report);
+  // That the layers add up to so many changed bytes.
+  void CheckChanged(const std::vector<LayerId>& layers, uint64_t bytes,
+                    const std::string& who, const Report& report);
+  // What only the session may change: its newest layer.
+  void CheckSession(const std::string& name, const Report& report);
+  // False: it was unloaded, or loaded, before all of it was seen.
+  bool CheckLive(Session* session, const Report& report);
+  bool CheckIdle(const SessionRecord& record, const Report& report);
   void CheckImage(const Claims& claims, const Report& report);
+  void UnrefLayers(const std::vector<LayerId>& layers);
 
+  // Bytes of ext2cow-cache that each of its users has now.
+  Json MemoryJson() const;
   Json SessionJson(const SessionRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -404,9 +438,12 @@ class EngineImpl : public Engine {
   mutable absl::Mutex open_mu_;
   bool closed_ ABSL_GUARDED_BY(open_mu_) = false;  // the store is
 
-  absl::Mutex commit_mu_ ABSL_ACQUIRED_AFTER(open_mu_);
-  // Recorded and not yet applied.
-  CommitRecords pending_ ABSL_GUARDED_BY(commit_mu_);
+  absl::Mutex check_mu_ ABSL_ACQUIRED_AFTER(open_mu_);
+
+  absl::Mutex commit_mu_ ABSL_ACQUIRED_AFTER(check_mu_);
+  // Of what is pending, which the catalog alone knows: what was read so far.
+  std::map<Generation, std::shared_ptr<const CommitRecord>> read_records_
+      ABSL_GUARDED_BY(commit_mu_);
   // Connected and moved to a generation that is not durable yet: SyncRecorded lets
   // their requests go on.
   std::vector<std::shared_ptr<Session>> paused_ ABSL_GUARDED_BY(commit_mu_);
@@ -419,6 +456,11 @@ class EngineImpl : public Engine {
   Catalog catalog_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, std::shared_ptr<Session>> live_ ABSL_GUARDED_BY(mu_);
   std::set<std::string> taken_ ABSL_GUARDED_BY(mu_);  // see TakeRecord
+  // While a check runs: the sessions that were loaded since it last looked.
+  bool checking_ ABSL_GUARDED_BY(mu_) = false;
+  std::set<std::string> loaded_ ABSL_GUARDED_BY(mu_);
+  std::map<OpenPoint::Key, std::shared_ptr<OpenPoint>> open_points_
+      ABSL_GUARDED_BY(mu_);
   absl::Status image_status_ ABSL_GUARDED_BY(mu_);
   // Nobody new opens the newest generation: see WriteUndo.
   bool pins_held_ ABSL_GUARDED_BY(mu_) = false;

@@ -97,9 +97,30 @@ absl::StatusOr<Json> EngineImpl::Gc(const Json&) {
               {"oldest_generation", catalog_.OldestNeeded(history_)}};
 }
 
+absl::Status EngineImpl::FinishForAdopt() {
+  {
+    absl::MutexLock lock(&mu_);
+    if (!catalog_.HasUnapplied()) return absl::OkStatus();
+  }
+  if (absl::Status s = ImageIsWritable(); !s.ok()) {
+    return absl::UnavailableError(
+        absl::StrCat("what was committed is not in the image yet, and ",
+                     s.message(), "; nothing was adopted"));
+  }
+  return FinishPending();
+}
+
 absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
+  absl::MutexLock check(&check_mu_);
   absl::MutexLock commit(&commit_mu_);
   if (absl::Status s = NeedImage(); !s.ok()) return s;
+  absl::Status same = CompareSuperblock(*device_);
+  if (!same.ok() && !IsChange(same)) return same;
+  if (same.ok()) {
+    // What is recorded belongs into an image that nobody else changed.
+    absl::Status s = FinishForAdopt();
+    if (!s.ok() && !absl::IsFailedPrecondition(s)) return s;
+  }
   auto now = ReadSuperblock(*device_);
   if (!now.ok()) return now.status();
   absl::MutexLock lock(&mu_);
@@ -113,7 +134,7 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
     return absl::FailedPreconditionError(
         "sessions or points are connected: stop their clients first");
   }
-  if (*now == identity.superblock && pending_.empty()) {
+  if (*now == identity.superblock && !catalog_.HasUnapplied()) {
     return Json{{"result", "unchanged"}, {"generation", identity.newest}};
   }
   GenerationRecord generation;
@@ -140,26 +161,15 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
     batch.Put(SessionKey(name), EncodeSession(clean));
     moved.push_back(std::move(clean));
   }
-  std::vector<GenerationRecord> settled;
-  for (const auto& [number, record] : catalog_.generations()) {
-    if (record.applied) continue;
-    GenerationRecord done = record;  // what is there is what was adopted
-    done.applied = true;
-    done.source_layers.clear();
-    done.redo_pieces = 0;
-    batch.Put(GenerationKey(number), EncodeGeneration(done));
-    DeletePieces(&batch, number, record.redo_pieces);
-    settled.push_back(std::move(done));
-  }
+  // What is there is what was adopted.
+  std::vector<GenerationRecord> settled = Settle(&batch);
   batch.Put(GenerationKey(generation.number), EncodeGeneration(generation));
   batch.Put(IdentityKey(), EncodeIdentity(identity));
   if (absl::Status s = store_->Write(&batch, /*sync=*/true); !s.ok()) return s;
   for (SessionRecord& record : moved) catalog_.PutSession(std::move(record));
-  for (auto& record : settled) catalog_.PutGeneration(std::move(record));
+  Forget(std::move(settled));
   catalog_.PutGeneration(generation);
   catalog_.PutIdentity(identity);
-  pending_.clear();
-  image_->ClearRedo();
   Refuse(absl::OkStatus());
   return Json{{"result", "adopted"},
               {"generation", generation.number},

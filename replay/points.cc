@@ -114,7 +114,7 @@ absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
       generation.allocated.Union(later->freed);
     }
   }
-  auto unpin = absl::MakeCleanup([&] { LeavePoint(target, {}); });
+  auto unpin = absl::MakeCleanup([&] { Unpin(target); });
   generation.number = newest + 1;
   generation.blocks = CountBlocks(generation.writes);
   generation.bytes = generation.blocks * kBlockSize;

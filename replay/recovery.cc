@@ -14,6 +14,7 @@
 #include "ext2fs/ext2fs.h"
 #include "overlay/chunk.h"
 #include "overlay/ext2_gate.h"
+#include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
 #include "txn/anonymous.h"
@@ -23,8 +24,18 @@ namespace ext2cow {
 absl::Status EngineImpl::OpenImage() {
   absl::StatusOr<Superblock> now = ReadSuperblock(*device_);
   if (!now.ok()) return now.status();
+  absl::MutexLock commit(&commit_mu_);
   if (absl::Status status = Recover(); !status.ok()) return status;
-  now = ReadSuperblock(*device_);  // recovery wrote it
+  if (absl::Status status = Identify(); !status.ok()) return status;
+  absl::Status same = CompareSuperblock(*device_);
+  if (!IsChange(same) || options_.serving) return same;
+  absl::MutexLock lock(&mu_);
+  Refuse(std::move(same));  // `adopt` and looking are still possible
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::Identify() {
+  const absl::StatusOr<Superblock> now = ReadSuperblock(*device_);
   if (!now.ok()) return now.status();
   absl::MutexLock lock(&mu_);
   const IdentityRecord& identity = catalog_.identity();
@@ -52,52 +63,39 @@ absl::Status EngineImpl::OpenImage() {
         " of ", identity.size, " bytes, but this one is ", UuidOf(*now), " of ",
         device_->size(), " bytes; give each image a store of its own"));
   }
-  if (image_->has_redo() || *now == identity.superblock) {
-    return absl::OkStatus();
-  }
-  absl::Status changed = DescribeChange(identity.superblock, *now);
-  if (options_.serving) return changed;
-  Refuse(std::move(changed));  // `adopt` and looking are still possible
   return absl::OkStatus();
 }
 
+absl::Status EngineImpl::CompareSuperblock(const ByteReader& image) {
+  const auto pending = PendingRecords();
+  if (!pending.ok()) return pending.status();
+  if (!pending->empty()) return CheckUnapplied(image, *pending);
+  const absl::StatusOr<Superblock> now = ReadSuperblock(image);
+  SyncPoint("superblock:read");
+  if (!now.ok()) return now.status();
+  absl::MutexLock lock(&mu_);
+  const Superblock& expected = catalog_.identity().superblock;
+  return *now == expected ? absl::OkStatus() : DescribeChange(expected, *now);
+}
+
 absl::Status EngineImpl::Recover() {
-  std::vector<GenerationRecord> pending;
-  IdentityRecord identity;
   {
     absl::MutexLock lock(&mu_);
-    identity = catalog_.identity();
     for (const auto& [number, record] : catalog_.generations()) {
       if (record.undo != 0) {
         image_->PublishUndo(number, record.undo_blocks, record.undo);
       }
-      if (!record.applied) pending.push_back(record);
     }
   }
-  if (pending.empty()) return absl::OkStatus();
-  absl::MutexLock commit(&commit_mu_);
-  Superblock before = identity.superblock_before;
-  for (const GenerationRecord& generation : pending) {
-    auto source =
-        Stack::Open(store_.get(), generation.source_layers, {.read_only = true});
-    if (!source.ok()) return source.status();
-    auto record = std::make_shared<CommitRecord>();
-    record->generation = generation.number;
-    record->superblock_before = before;
-    record->source = *std::move(source);
-    absl::Status status =
-        ReadPieces(*store_, generation.redo_pieces, record.get());
-    if (!status.ok()) return status;
-    before = record->superblock_after;
-    image_->AddRedo(generation.number, MakeRedo(record));
-    pending_.push_back(std::move(record));
+  const auto pending = PendingRecords();
+  if (!pending.ok()) return pending.status();
+  if (pending->empty()) return absl::OkStatus();
+  for (const auto& record : *pending) {
+    image_->AddRedo(record->generation, MakeRedo(record));
   }
-  if (options_.read_only || options_.inspect || !device_->writable() ||
-      !device_->can_flush()) {
-    return absl::OkStatus();
-  }
+  if (options_.inspect || !ImageIsWritable().ok()) return absl::OkStatus();
   if (options_.log) {
-    options_.log(absl::StrCat("finishing commit ", pending.back().number,
+    options_.log(absl::StrCat("finishing commit ", pending->back()->generation,
                               " after a crash"));
   }
   const absl::Status status = ApplyPending(nullptr);
@@ -160,7 +158,7 @@ absl::Status EngineImpl::RemoveStrays() {
   auto layers = ListLayers(store_.get());
   if (!layers.ok()) return layers.status();
   std::vector<LayerId> strays;
-  std::set<Generation> pending;
+  std::set<Generation> unapplied;
   std::vector<std::string> unkept;
   std::vector<SessionRecord> unnamed;
   {
@@ -184,15 +182,13 @@ absl::Status EngineImpl::RemoveStrays() {
           "is kept: a crash came before it could be committed");
       if (!s.ok()) return s;
     }
-    for (const auto& [number, record] : catalog_.generations()) {
-      if (!record.applied) pending.insert(number);
-    }
+    for (Generation number : catalog_.Unapplied()) unapplied.insert(number);
     for (LayerId layer : *layers) {
       if (!catalog_.IsReferenced(layer)) strays.push_back(layer);
     }
     (void)catalog_.TakeFreed();  // all of them are strays
   }
-  if (absl::Status s = DeleteStrayPieces(store_.get(), pending); !s.ok()) {
+  if (absl::Status s = DeleteStrayPieces(store_.get(), unapplied); !s.ok()) {
     return s;
   }
   if (strays.empty()) return absl::OkStatus();

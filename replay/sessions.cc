@@ -136,6 +136,7 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     session->persisted = known != nullptr;
     catalog_.PinGeneration(record.generation);
     live_[name] = session;
+    if (checking_) loaded_.insert(name);
   }
   SyncPoint("open:loading");
   const absl::Status loaded = Load(session.get(), record);

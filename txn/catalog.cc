@@ -82,10 +82,24 @@ const SnapshotRecord* Catalog::FindSnapshot(const SessionRecord& session,
 std::vector<Generation> Catalog::LostGenerations() const {
   std::vector<Generation> lost;
   Generation next = std::max(identity_.oldest, identity_.adopted) + 1;
+  // What is yet to be applied is needed, whether it can be read or not.
+  if (const auto unapplied = Unapplied(); !unapplied.empty()) {
+    next = std::min(next, unapplied.front());
+  }
   for (; next <= identity_.newest; ++next) {
     if (!generations_.contains(next)) lost.push_back(next);
   }
   return lost;
+}
+
+std::vector<Generation> Catalog::Unapplied() const {
+  // The last ones: they are applied in their order.
+  std::vector<Generation> unapplied;
+  for (auto it = generations_.rbegin();
+       it != generations_.rend() && !it->second.applied; ++it) {
+    unapplied.insert(unapplied.begin(), it->first);
+  }
+  return unapplied;
 }
 
 std::vector<const GenerationRecord*> Catalog::Later(Generation base) const {
@@ -185,6 +199,28 @@ Generation Catalog::OldestNeeded(uint64_t history) const {
     oldest = std::min(oldest, *connection_pins_.begin());
   }
   return std::max({oldest, identity_.oldest, identity_.adopted});
+}
+
+Catalog::Unneeded Catalog::FindUnneeded(uint64_t history) const {
+  Unneeded unneeded;
+  unneeded.oldest = OldestNeeded(history);
+  for (const auto& [number, record] : generations_) {
+    if (number > unneeded.oldest || !record.applied) break;
+    if (number < unneeded.oldest) {
+      unneeded.gone.push_back(number);
+    } else if (record.undo != 0) {
+      GenerationRecord& stripped = unneeded.stripped.emplace_back(record);
+      stripped.undo = 0;
+      stripped.undo_blocks = {};
+    }
+  }
+  return unneeded;
+}
+
+void Catalog::Forget(const Unneeded& unneeded) {
+  identity_.oldest = std::max(identity_.oldest, unneeded.oldest);
+  for (Generation number : unneeded.gone) RemoveGeneration(number);
+  for (const GenerationRecord& record : unneeded.stripped) PutGeneration(record);
 }
 
 bool Catalog::NewestNeededBeside(const std::string& except) const {

@@ -45,15 +45,18 @@ class Catalog {
     return session.from_connection && !session.ever_written &&
            session.snapshots.empty();
   }
-  // Readable by what the identity says, but without a record; ascending.
+  // Readable by what the identity says, or after one that is not applied, but
+  // without a record; ascending.
   std::vector<Generation> LostGenerations() const;
+  // Recorded and not (known to be) in the image; ascending. Nothing else says so.
+  std::vector<Generation> Unapplied() const;
+  bool HasUnapplied() const { return !Unapplied().empty(); }
   // The generations after `base`, oldest first.
   std::vector<const GenerationRecord*> Later(Generation base) const;
 
   void PutSession(SessionRecord record);
   void RemoveSession(const std::string& name);
   void PutGeneration(GenerationRecord record);
-  void RemoveGeneration(Generation generation);
   void PutIdentity(IdentityRecord identity);
   void PutTag(const std::string& name, Generation generation);
   void RemoveTag(const std::string& name);
@@ -76,6 +79,18 @@ class Catalog {
   // before the newest kept although nothing pins them. Never before an adopted
   // one: what others overwrote can't be read.
   Generation OldestNeeded(uint64_t history) const;
+  // What is kept of generations for nobody: all that is forgotten of them, by
+  // whatever command, is what FindUnneeded says.
+  struct Unneeded {
+    Generation oldest = 0;         // afterwards none before it can be read
+    std::vector<Generation> gone;  // records that go, with their layers
+    std::vector<GenerationRecord> stripped;  // what stays, without its undo
+    bool empty() const { return gone.empty() && stripped.empty(); }
+  };
+  // Nothing of a commit that is not applied, nor of any after it: neither its
+  // record, which alone says that its pieces are not strays, nor its layers.
+  Unneeded FindUnneeded(uint64_t history) const;
+  void Forget(const Unneeded& unneeded);
   // Whether any other than session `except` (empty: none) with its connections' one
   // pin may still read the newest generation once the next one is there.
   bool NewestNeededBeside(const std::string& except) const;
@@ -85,6 +100,7 @@ class Catalog {
   std::map<Generation, std::vector<std::string>> Pins() const;
 
  private:
+  void RemoveGeneration(Generation generation);
   // Calls visit(generation, name) for each pin; name() says who holds it.
   template <typename Visit>
   void ForEachPin(Visit visit) const;

@@ -34,6 +34,7 @@ class ReadMemory {
     return false;
   }
   void Return(uint64_t bytes) { used_.fetch_sub(bytes); }
+  uint64_t used() const { return used_.load(); }
 
  private:
   const uint64_t limit_;

@@ -21,7 +21,7 @@ using CommitRacesTest = EngineTest;
 //   no undo layer holds the block
 //                                   commits 1, writes the device
 //   reads the device: 1's bytes
-//   the epoch has moved: again
+//   finds the block in an undo layer now, and reads it there
 TEST_F(CommitRacesTest, ReaderThatBeganBeforeApplyReadsItsGeneration) {
   Open();
   const auto reader = ConnectPoint("0");
@@ -34,6 +34,29 @@ TEST_F(CommitRacesTest, ReaderThatBeganBeforeApplyReadsItsGeneration) {
   reading.Join();
   EXPECT_EQ(seen, Old(3));
   EXPECT_EQ(ReadAt("latest", 3), 'n');
+}
+
+//   reader at 0                     committer
+//   begins to read the device
+//                                   commits other blocks, again and again
+//   ends
+TEST_F(CommitRacesTest, CommitsOfOtherBlocksLetAReadEnd) {
+  Open();
+  const auto reader = ConnectPoint("0");
+  Stop* const first = points_.At("image:device");
+  char seen = '?';
+  Actor reading(&points_, [&] { seen = Read(reader.get(), 3); });
+  first->Await();
+  CommitByAnother(5, 'n');
+  CommitByAnother(6, 'n');
+  Stop* const again = points_.At("image:device-under-redo");
+  Stop* const once_more = points_.At("image:device");
+  first->Go();
+  reading.Join();
+  EXPECT_EQ(seen, Old(3));
+  EXPECT_FALSE(again->reached() || once_more->reached());
+  again->Go();
+  once_more->Go();
 }
 
 // The same in a session, and the device is read before the commit's writes.
@@ -511,16 +534,16 @@ TEST_F(CommitRacesTest, WriteAfterTheFreezeKeepsWhatItsClientRead) {
 //                                   names the next one
 //   compares
 TEST_F(CommitRacesTest, CommitIsNotTakenForAChangeByOthers) {
-  Stop* const looked = points_.At("tick:looked");
   Open();
   const auto session = Connect("s");
   EXPECT_TRUE(session->Zero(4 * kBlock, kBlock, ZeroKind::kDiscard).ok());
+  Stop* const looked = points_.At("superblock:read");
   looked->Await();
   Actor commit(&points_, [&] { EXPECT_EQ(Commit("s"), "committed"); });
   EXPECT_TRUE(commit.AwaitAsleep());
-  Stop* const again = points_.At("tick:looked");
   looked->Go();
   commit.Join();
+  Stop* const again = points_.At("superblock:read");
   again->Await();
   again->Go();
   Write(session.get(), 1, 'a');

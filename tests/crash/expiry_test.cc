@@ -323,8 +323,8 @@ TEST_F(ExpiryClockTest, OneOfAnOlderVersionIsFirstSeenOnce) {
 TEST_F(ExpiryClockTest, HousekeepingGoesOnWhenTheClockIsSetBack) {
   Open(options_);
   const ClockAhead ahead(absl::Hours(1000));
-  Stop* const first = points_.At("tick:looked");
-  Stop* const next = points_.At("tick:looked");
+  Stop* const first = points_.At("superblock:read");
+  Stop* const next = points_.At("superblock:read");
   first->Await();
   first->Go();
   Wakeup never;

@@ -121,6 +121,35 @@ TEST(BlockSetTest, ATerabyteIsOneRun) {
   EXPECT_LT(set.Encode().size(), 32u);
 }
 
+TEST(BlockSetTest, PartsOfASetAreWhatAllOfItHasThere) {
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    Pair pair(seed);
+    for (int i = 0; i < 100; ++i) pair.Change();
+    pair.set.AddRange({kBorder - 1000, 3000});
+    const std::vector<BlockRange> runs = pair.set.Runs();
+    std::mt19937 random(seed);
+    for (int i = 0; i < 50; ++i) {
+      const BlockRange& near = runs[random() % runs.size()];
+      const uint64_t first = near.first + near.count / 2 - random() % 3;
+      const BlockRange range{std::min(first, near.end()), random() % 2000};
+      uint64_t before = 0;
+      std::vector<BlockRange> expected, found;
+      for (const BlockRange& run : runs) {
+        if (run.first < range.first) {
+          before += std::min(run.end(), range.first) - run.first;
+        }
+        const uint64_t from = std::max(run.first, range.first);
+        const uint64_t end = std::min(run.end(), range.end());
+        if (from < end) expected.push_back({from, end - from});
+      }
+      pair.set.ForEachRunIn(range,
+                            [&](BlockRange run) { found.push_back(run); });
+      EXPECT_EQ(found, expected);
+      EXPECT_EQ(pair.set.CountBefore(range.first), before);
+    }
+  }
+}
+
 TEST(BlockSetTest, DecodeGivesBackWhatWasEncoded) {
   for (uint32_t seed = 0; seed < 20; ++seed) {
     Pair pair(seed);
