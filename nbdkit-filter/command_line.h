@@ -16,6 +16,7 @@ struct ServerOptions {
   bool read_only = false;  // -r
   std::string user;        // -u; empty: not given
   std::string group;       // -g
+  std::string plugin;      // its name or path
 };
 
 // `arguments` with the program's name first.

@@ -35,6 +35,7 @@
 #include "absl/synchronization/mutex.h"
 #include "nbdkit-filter/command_line.h"
 #include "nbdkit-filter/control_server.h"
+#include "nbdkit-filter/image_files.h"
 #include "nbdkit-filter/next_device.h"
 #include "nbdkit-filter/parameters.h"
 #include "replay/engine.h"
@@ -50,6 +51,7 @@ struct Server {
   bool serialize = false;
   std::string temporary_store;  // removed at exit
   std::unique_ptr<StoreLock> lock;
+  ImageFiles image_files;  // locked as long as it serves
   std::unique_ptr<NextDevice> device;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<ControlServer> control;
@@ -131,7 +133,9 @@ int Config(nbdkit_next_config* next, nbdkit_backend* nxdata, const char* key,
       [](const std::string& text) { return nbdkit_parse_size(text.c_str()); },
       Absolute);
   if (!taken.ok()) return Fail(taken.status());
-  return *taken ? 0 : next(nxdata, key, value);
+  if (*taken) return 0;
+  server()->image_files.Note(key, value);
+  return next(nxdata, key, value);
 }
 
 int ConfigComplete(nbdkit_next_config_complete* next, nbdkit_backend* nxdata) {
@@ -208,6 +212,10 @@ absl::Status BeReady(int thread_model) {
                                  owner->user);
   if (!lock.ok()) return lock.status();
   s->lock = *std::move(lock);
+  if (!options->read_only) {
+    absl::Status locked = s->image_files.Lock(options->plugin);
+    if (!locked.ok()) return locked;
+  }
   if (!options->user.empty() || !options->group.empty()) {
     absl::Status given = s->lock->ChangeOwner(owner->user, owner->group);
     if (!given.ok()) return given;
@@ -238,6 +246,7 @@ void WaitForShutdown() {
   while (nbdkit_nanosleep(3600, 0) == 0) {
   }
   server()->engine->Shutdown();
+  server()->image_files.Unlock();  // nothing is written any more
   server()->control->Stop();
 }
 
@@ -249,6 +258,8 @@ absl::Status StartServing(nbdkit_backend* backend) {
   if (!device.ok()) return device.status();
   s->device = *std::move(device);
   s->parameters.engine.stopping = IsStopping;
+  s->parameters.engine.guard = {.takeover = s->parameters.takeover,
+                                .lock = s->image_files.state()};
   s->parameters.engine.log = [](const std::string& line) {
     Log("ext2cow: " + line);
   };

@@ -20,6 +20,7 @@ struct Parameters {
   ExportRules rules;
   std::string store;    // empty: a private temporary one
   std::string control;  // empty: STORE/control.sock; "none"
+  bool takeover = false;
   EngineOptions engine;
 
   // Takes one parameter. False: it is not ours. kInvalidArgument says in one line

@@ -24,6 +24,7 @@ enum class KeyType : char {
   kNextLayer = 'N',   // nothing
   kSession = 'S',     // name
   kTag = 'T',         // name
+  kStoreId = 'U',     // nothing
   kZeroRun = 'Z',     // layer u64, space u32, first block u64
 };
 

@@ -29,6 +29,7 @@ absl::Status EngineImpl::ReadyToCommit() {
         "what holds the image can't flush: a commit would not be safe there");
   }
   if (absl::Status status = ImageStatus(); !status.ok()) return status;
+  if (absl::Status status = guard_.Acquire(); !status.ok()) return status;
   if (!pending_.empty()) {
     if (absl::Status status = ApplyPending(nullptr); !status.ok()) {
       return absl::Status(

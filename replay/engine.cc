@@ -49,7 +49,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
 }
 
 EngineImpl::EngineImpl(Device* device, EngineOptions options)
-    : device_(device),
+    : guard_(device, GuardFor(device, options)),
+      device_(device == nullptr ? nullptr : &guard_),
       options_(std::move(options)),
       history_(options_.history),
       store_budget_("the store", options_.max_store, nullptr),
@@ -106,6 +107,7 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     }
   }
   if (device_ != nullptr) {
+    if (absl::Status status = PrepareGuard(); !status.ok()) return status;
     const uint64_t each = options_.cache_bytes / kCacheParts / 2;
     undo_layers_ = std::make_unique<UndoLayers>(store_.get(), each);
     image_ = std::make_unique<Image>(device_, undo_layers_.get());
@@ -163,6 +165,7 @@ void EngineImpl::Tick() {
         if (!session->life.busy) sessions.push_back(session);
       }
     }
+    ShowSignOfLife();
     for (const auto& session : sessions) {
       SyncPoint("tick:drain");
       absl::ReaderMutexLock gate(&session->gate);
@@ -253,6 +256,7 @@ void EngineImpl::Shutdown() {
                                   std::string(status.message())));
       }
     }
+    LeaveImage();
   }
   SyncPoint("stop:detached");
   Reclaim();

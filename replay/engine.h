@@ -19,6 +19,7 @@
 #include "overlay/device.h"
 #include "overlay/stack.h"
 #include "overlay/store.h"
+#include "replay/guard.h"
 #include "txn/isolation.h"
 
 namespace ext2cow {
@@ -46,6 +47,8 @@ struct EngineOptions {
   std::function<bool()> stopping;
   // One line, no newline; any thread. Never null in a server.
   std::function<void(const std::string& line)> log;
+  // How others are kept from writing the image; nothing: none can reach it.
+  std::optional<GuardOptions> guard;
   // The time of day: seconds are kept. Any thread; tests replace it.
   std::function<absl::Time()> now = absl::Now;
   // Where tests put the store on files of their own; null: the real ones.

@@ -161,6 +161,7 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
   catalog_.PutIdentity(identity);
   pending_.clear();
   image_->ClearRedo();
+  guard_.Reset();
   Refuse(absl::OkStatus());
   return Json{{"result", "adopted"},
               {"generation", generation.number},

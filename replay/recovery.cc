@@ -29,6 +29,8 @@ absl::Status EngineImpl::OpenImage() {
     const View view(image_.get(), 0);
     auto reader = Ext2Reader::Open(view);
     if (!reader.ok()) return reader.status();
+    absl::Status guarded = AcquireUnchanged(*now);
+    if (!guarded.ok()) return guarded;
     IdentityRecord fresh;
     fresh.uuid = UuidOf(*now);
     fresh.size = device_->size();
@@ -49,9 +51,8 @@ absl::Status EngineImpl::OpenImage() {
         " of ", identity.size, " bytes, but this one is ", UuidOf(*now), " of ",
         device_->size(), " bytes; give each image a store of its own"));
   }
-  if (image_->has_redo() || *now == identity.superblock) {
-    return absl::OkStatus();
-  }
+  if (image_->has_redo()) return absl::OkStatus();
+  if (*now == identity.superblock) return AcquireUnchanged(*now);
   absl::Status changed = DescribeChange(identity.superblock, *now);
   if (options_.serving) return changed;
   Refuse(std::move(changed));  // `adopt` and looking are still possible
@@ -97,7 +98,8 @@ absl::Status EngineImpl::Recover() {
     options_.log(absl::StrCat("finishing commit ", pending.back().number,
                               " after a crash"));
   }
-  const absl::Status status = ApplyPending(nullptr);
+  absl::Status status = guard_.Acquire();
+  if (status.ok()) status = ApplyPending(nullptr);
   // Readers are right under the record; somebody else's change is not ours to
   // write over, but a tool may `adopt` it.
   if (absl::IsFailedPrecondition(status) && options_.serving) return status;

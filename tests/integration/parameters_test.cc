@@ -31,6 +31,7 @@ TEST_F(ParametersTest, BadValuesAreRefusedByName) {
       {"ext2cow-max-store", "-5"},
       {"ext2cow-expire", "soon"},
       {"ext2cow-points", "maybe"},
+      {"ext2cow-takeover", "perhaps"},
       {"ext2cow-control", ""},
       {"ext2cow-cache", "1X"},
       {"ext2cow-session", "bad/name"},
