@@ -27,8 +27,8 @@ std::string ShortName(absl::string_view filter) {
 }  // namespace
 
 ServerOptions ParseServerOptions(const std::vector<std::string>& arguments) {
-  // nbdkit(1)'s short options, and the long ones that matter here or take an
-  // argument as a word of its own.
+  // nbdkit(1)'s short options, and the long ones that matter here or may have an
+  // argument in a word of its own.
   static const char kShort[] = "D:e:fg:i:nop:P:rst:u:U:vV";
   static const option kLong[] = {
       {"read-only", no_argument, nullptr, 'r'},
@@ -36,7 +36,24 @@ ServerOptions ParseServerOptions(const std::vector<std::string>& arguments) {
       {"user", required_argument, nullptr, 'u'},
       {"group", required_argument, nullptr, 'g'},
       {"filter", required_argument, nullptr, kFilter},
+      {"debug", required_argument, nullptr, 0},
+      {"export", required_argument, nullptr, 0},
+      {"export-name", required_argument, nullptr, 0},
+      {"exportname", required_argument, nullptr, 0},
+      {"ip-addr", required_argument, nullptr, 0},
+      {"ipaddr", required_argument, nullptr, 0},
+      {"log", required_argument, nullptr, 0},
+      {"mask-handshake", required_argument, nullptr, 0},
+      {"pid-file", required_argument, nullptr, 0},
+      {"pidfile", required_argument, nullptr, 0},
+      {"port", required_argument, nullptr, 0},
       {"run", required_argument, nullptr, 0},
+      {"selinux-label", required_argument, nullptr, 0},
+      {"threads", required_argument, nullptr, 0},
+      {"tls", required_argument, nullptr, 0},
+      {"tls-certificates", required_argument, nullptr, 0},
+      {"tls-psk", required_argument, nullptr, 0},
+      {"unix", required_argument, nullptr, 0},
       {nullptr, 0, nullptr, 0}};
   std::vector<std::string> words = arguments;
   std::vector<char*> argv;
@@ -57,6 +74,8 @@ ServerOptions ParseServerOptions(const std::vector<std::string>& arguments) {
     if (below) options.filters_below.push_back(filter);
     below = below || filter == "ext2cow";
   }
+  // getopt has moved what is no option to the end.
+  if (optind < static_cast<int>(words.size())) options.plugin = argv[optind];
   optind = saved_index;
   opterr = saved_print;
   return options;

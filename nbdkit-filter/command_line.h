@@ -18,6 +18,7 @@ struct ServerOptions {
   std::string group;       // -g
   // Between ext2cow and the plugin; their short names.
   std::vector<std::string> filters_below;
+  std::string plugin;      // its name or path
 };
 
 // `arguments` with the program's name first.

@@ -39,6 +39,7 @@
 #include "nbdkit-filter/control_server.h"
 #include "nbdkit-filter/ending.h"
 #include "nbdkit-filter/failure_log.h"
+#include "nbdkit-filter/image_files.h"
 #include "nbdkit-filter/next_device.h"
 #include "nbdkit-filter/parameters.h"
 #include "nbdkit-filter/stop_signals.h"
@@ -60,6 +61,7 @@ struct Server {
   bool serialize = false;
   std::string temporary_store;  // removed at exit
   std::unique_ptr<StoreLock> lock;
+  ImageFiles image_files;  // locked as long as it serves
   std::vector<std::string> filters_below;
   std::unique_ptr<ReopeningDevice> device;
   std::unique_ptr<Engine> engine;
@@ -154,7 +156,9 @@ int Config(nbdkit_next_config* next, nbdkit_backend* nxdata, const char* key,
       [](const std::string& text) { return nbdkit_parse_size(text.c_str()); },
       Absolute);
   if (!taken.ok()) return Fail(taken.status());
-  return *taken ? 0 : next(nxdata, key, value);
+  if (*taken) return 0;
+  server()->image_files.Note(key, value);
+  return next(nxdata, key, value);
 }
 
 int ConfigComplete(nbdkit_next_config_complete* next, nbdkit_backend* nxdata) {
@@ -233,6 +237,10 @@ absl::Status BeReady(int thread_model) {
                                  owner->user);
   if (!lock.ok()) return lock.status();
   s->lock = *std::move(lock);
+  if (!options->read_only) {
+    absl::Status locked = s->image_files.Lock(options->plugin);
+    if (!locked.ok()) return locked;
+  }
   if (!options->user.empty() || !options->group.empty()) {
     absl::Status given = s->lock->ChangeOwner(owner->user, owner->group);
     if (!given.ok()) return given;
@@ -268,6 +276,7 @@ void CloseAll() {
   Server* const s = server();
   s->device->StopWaiting();
   s->engine->Shutdown();
+  s->image_files.Unlock();  // nothing is written any more
   s->control->Stop();
   s->stop_summing.Wake();
   s->sums_up.join();
@@ -297,6 +306,8 @@ absl::Status StartServing(nbdkit_backend* backend) {
   if (!device.ok()) return device.status();
   s->device = *std::move(device);
   s->parameters.engine.stopping = IsStopping;
+  s->parameters.engine.guard = {.takeover = s->parameters.takeover,
+                                .lock = s->image_files.state()};
   s->parameters.engine.log = [](const std::string& line) {
     failures()->Note("times", line, "ext2cow: " + line);
   };

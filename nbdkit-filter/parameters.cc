@@ -27,6 +27,8 @@ const char kParametersHelp[] =
     "                           (default 5s, 0: never).\n"
     "ext2cow-points=yes|no      Clients may open @POINT (default yes).\n"
     "ext2cow-cache=SIZE         Memory for caches (default 256M).\n"
+    "ext2cow-takeover=yes|no    Take the image from a server that is gone (default\n"
+    "                           no).\n"
     "ext2cow-control=PATH|none  The control socket (default DIR/control.sock).\n"
     "ext2cow-reopen=DURATION    How long an image that went away is opened again\n"
     "                           (default 60s; 0: never).\n"
@@ -155,6 +157,9 @@ absl::StatusOr<bool> Parameters::Take(
   } else if (key == "ext2cow-points") {
     if (value != "yes" && value != "no") return OneOf(key, value, "yes or no");
     engine.points = value == "yes";
+  } else if (key == "ext2cow-takeover") {
+    if (value != "yes" && value != "no") return OneOf(key, value, "yes or no");
+    takeover = value == "yes";
   } else if (key == "ext2cow-control") {
     if (value.empty()) return OneOf(key, value, "a path or none");
     control = value == "none" ? value : absolute(value);

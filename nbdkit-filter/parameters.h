@@ -24,6 +24,7 @@ struct Parameters {
   absl::Duration reopen = absl::Seconds(60);      // zero: never
   absl::Duration stop_grace = absl::Seconds(10);
   std::string cache;  // of nbdkit's cache filter, which is not ours
+  bool takeover = false;
   EngineOptions engine;
 
   // Takes one parameter. False: it is not ours. kInvalidArgument says in one line

@@ -59,6 +59,20 @@ class Device : public ByteReader {
   }
 };
 
+// A device that is read with ReadNow.
+class NowReader : public ByteReader {
+ public:
+  explicit NowReader(const Device& device) : device_(device) {}
+  uint64_t size() const override { return device_.size(); }
+  absl::Status Read(uint64_t offset, void* buffer,
+                    size_t length) const override {
+    return device_.ReadNow(offset, buffer, length);
+  }
+
+ private:
+  const Device& device_;
+};
+
 }  // namespace ext2cow
 
 #endif  // EXT2COW_OVERLAY_DEVICE_H_

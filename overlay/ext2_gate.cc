@@ -38,10 +38,6 @@ std::string ReadOnlyReason(ext2_super_block* super) {
     return "the filesystem is marked read-only: clear it with "
            "tune2fs -O ^read-only";
   }
-  if (ext2fs_has_feature_mmp(super)) {
-    return "the filesystem has multiple mount protection: turn it off with "
-           "tune2fs -O ^mmp";
-  }
   if (super->s_feature_ro_compat & ~EXT2_LIB_FEATURE_RO_COMPAT_SUPP) {
     return "the filesystem has features that this libext2fs can't write: "
            "upgrade e2fsprogs";

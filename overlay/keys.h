@@ -25,6 +25,7 @@ enum class KeyType : char {
   kSession = 'S',     // name
   kTag = 'T',         // name
   kClock = 'U',       // nothing
+  kStoreId = 'O',     // nothing
   kZeroRun = 'Z',     // layer u64, space u32, first block u64
 };
 

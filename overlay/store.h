@@ -32,10 +32,11 @@ namespace ext2cow {
 class StoreLock {
  public:
   // Makes `directory` (mode 0700) when missing and `create`. kAlreadyExists-like
-  // states: kUnavailable "store DIR is in use by process PID" when another
-  // process holds it; kNotFound when there is none; kPermissionDenied when its
-  // owner is neither the effective user nor `owner`, whom the process will become,
-  // or when others could have put what is to be given to `owner` in its place.
+  // states: kUnavailable "store DIR is in use by process PID", on another machine
+  // "process PID on host HOST", when another process holds it; kNotFound when
+  // there is none; kPermissionDenied when its owner is neither the effective user
+  // nor `owner`, whom the process will become, or when others could have put what
+  // is to be given to `owner` in its place.
   static absl::StatusOr<std::unique_ptr<StoreLock>> Acquire(
       const std::string& directory, bool create,
       std::optional<uid_t> owner = std::nullopt);
@@ -44,7 +45,7 @@ class StoreLock {
   StoreLock& operator=(const StoreLock&) = delete;
 
   const std::string& directory() const { return directory_; }
-  // Writes this process's pid into the lock file; call it again after a fork.
+  // Writes who this process is into the lock file; call it again after a fork.
   absl::Status RecordPid() const;
   // Gives the directory and what is in it to the `owner` of Acquire, as long as it
   // is this user's. kPermissionDenied names what is not given.

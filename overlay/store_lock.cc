@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/lock_holder.h"
 #include "overlay/store.h"
 #include "overlay/store_owner.h"
 
@@ -71,10 +72,9 @@ absl::Status CheckMayBeGiven(const std::string& path, int directory, bool made) 
 }
 
 std::string Holder(int fd) {
-  char text[32] = {};
-  const ssize_t n = pread(fd, text, sizeof text - 1, 0);
-  const std::string digits(text, n > 0 ? strspn(text, "0123456789") : 0);
-  return digits.empty() ? "another process" : absl::StrCat("process ", digits);
+  char text[256] = {};
+  const ssize_t n = pread(fd, text, sizeof text, 0);
+  return HolderIn(std::string(text, n > 0 ? static_cast<size_t>(n) : 0));
 }
 
 }  // namespace
@@ -129,7 +129,7 @@ absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
 StoreLock::~StoreLock() = default;
 
 absl::Status StoreLock::RecordPid() const {
-  const std::string text = absl::StrCat(getpid(), "\n");
+  const std::string text = LockText();
   if (ftruncate(fd_.get(), 0) != 0 ||
       pwrite(fd_.get(), text.data(), text.size(), 0) !=
           static_cast<ssize_t>(text.size())) {

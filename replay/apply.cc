@@ -134,8 +134,7 @@ Superblock Distrusted(Superblock superblock) {
                                   static_cast<uint16_t>(~EXT2_VALID_FS));
   std::memcpy(superblock.data(), &sb, sizeof(sb));
   if (const auto sum = ChecksumOf(superblock)) {
-    sb.s_checksum = ext2fs_cpu_to_le32(*sum);
-    std::memcpy(superblock.data(), &sb, sizeof(sb));
+    SetStoredChecksum(*sum, &superblock);
   }
   return superblock;
 }

@@ -232,6 +232,8 @@ absl::Status EngineImpl::Record(
     if (!next.ok()) return next.status();
     served = *std::move(next);
   }
+  status = VerifyImageIsOurs();
+  if (!status.ok()) return status;
   status = Publish(session, *generation, record, new_maps, &batch);
   if (!status.ok()) return status;
   std::move(free_undo).Cancel();

@@ -34,6 +34,7 @@ absl::Status EngineImpl::ReadyToCommit() {
   if (absl::Status s = NeedImage(); !s.ok()) return s;
   if (absl::Status s = ImageIsWritable(); !s.ok()) return s;
   if (absl::Status status = ImageStatus(); !status.ok()) return status;
+  if (absl::Status s = guard_.Acquire(); !s.ok()) return s;
   if (absl::Status s = FinishPending(); !s.ok()) return s;
   absl::Status same = CompareSuperblock(*device_);
   absl::MutexLock lock(&mu_);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "overlay/owner.h"
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
@@ -24,20 +25,6 @@ constexpr size_t kMaxNameLength = 64;
 constexpr uint64_t kCacheParts = 8;
 // Pins that the message of a full store names.
 constexpr size_t kPinsNamed = 4;
-
-// Reads without waiting for a device that is being opened again.
-class NowReader : public ByteReader {
- public:
-  explicit NowReader(const Device& device) : device_(device) {}
-  uint64_t size() const override { return device_.size(); }
-  absl::Status Read(uint64_t offset, void* buffer,
-                    size_t length) const override {
-    return device_.ReadNow(offset, buffer, length);
-  }
-
- private:
-  const Device& device_;
-};
 
 }  // namespace
 
@@ -65,7 +52,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
 }
 
 EngineImpl::EngineImpl(Device* device, EngineOptions options)
-    : device_(device),
+    : guard_(device, GuardFor(device, options)),
+      device_(device == nullptr ? nullptr : &guard_),
       options_(std::move(options)),
       history_(options_.history),
       clock_(options_.steady),
@@ -122,6 +110,7 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     }
   }
   if (device_ != nullptr) {
+    if (absl::Status status = PrepareGuard(); !status.ok()) return status;
     const uint64_t each = options_.cache_bytes / kCacheParts / 2;
     undo_layers_ = std::make_unique<UndoLayers>(store_.get(), each / 2);
     image_ = std::make_unique<Image>(device_, undo_layers_.get(), each / 2);
@@ -204,6 +193,7 @@ void EngineImpl::Tick() {
       absl::MutexLock lock(&mu_);
       if (stopping_) return;
     }
+    ShowSignOfLife();
     if (commit_mu_.TryLock()) {  // a commit does these itself
       CheckSuperblockNow();
       CollectGenerations();
@@ -230,16 +220,17 @@ bool EngineImpl::IsChange(const absl::Status& same) {
 }
 
 absl::Status EngineImpl::CheckReopened(const Device& fresh) {
-  const absl::StatusOr<Superblock> now = ReadSuperblock(fresh);
-  if (!now.ok()) return now.status();
+  const absl::StatusOr<Superblock> found = ReadSuperblock(fresh);
+  if (!found.ok()) return found.status();
+  const Superblock now = WithoutMark(*found);
   absl::MutexLock lock(&mu_);
   const IdentityRecord& identity = catalog_.identity();
   const bool pending = identity.superblock_before != identity.superblock;
-  if (pending ? IsOfApply(*now, identity.superblock_before, identity.superblock)
-              : *now == identity.superblock) {
+  if (pending ? IsOfApply(now, identity.superblock_before, identity.superblock)
+              : now == identity.superblock) {
     return absl::OkStatus();
   }
-  return DescribeChange(identity.superblock, *now);
+  return DescribeChange(identity.superblock, now);
 }
 
 void EngineImpl::CollectGenerations() {
@@ -334,6 +325,7 @@ void EngineImpl::Shutdown() {
                                   std::string(status.message())));
       }
     }
+    LeaveImage();
   }
   SyncPoint("stop:detached");
   Reclaim();

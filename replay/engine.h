@@ -20,6 +20,7 @@
 #include "overlay/stack.h"
 #include "overlay/store.h"
 #include "overlay/wakeup.h"
+#include "replay/guard.h"
 #include "txn/isolation.h"
 
 namespace ext2cow {
@@ -50,6 +51,8 @@ struct EngineOptions {
   std::function<bool()> stopping;
   // One line, no newline; any thread. Never null in a server.
   std::function<void(const std::string& line)> log;
+  // How others are kept from writing the image; nothing: none can reach it.
+  std::optional<GuardOptions> guard;
   // The time of day, to be shown: seconds are kept. Any thread; tests replace
   // it.
   std::function<absl::Time()> now = absl::Now;

@@ -20,6 +20,7 @@
 #include "replay/answers.h"
 #include "replay/commit_record.h"
 #include "replay/engine.h"
+#include "replay/guard.h"
 #include "replay/open_point.h"
 #include "replay/reclaimer.h"
 #include "txn/budget.h"
@@ -118,6 +119,19 @@ class EngineImpl : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   static bool IsChange(const absl::Status& same);
   absl::Status RemoveStrays();
+
+  // engine_guard.cc: the image is written by one server or tool at a time.
+  static std::optional<GuardOptions> GuardFor(const Device* image,
+                                              const EngineOptions& options);
+  absl::Status PrepareGuard();
+  // At a server's start, so that who comes second is refused at its own.
+  // kFailedPrecondition: another writes the image, or has changed it.
+  absl::Status AcquireUnchanged(const Superblock& expected);
+  // Should it not be, what would come from the image is refused from now on.
+  absl::Status VerifyImageIsOurs() ABSL_LOCKS_EXCLUDED(mu_);
+  void ShowSignOfLife() ABSL_LOCKS_EXCLUDED(mu_);
+  void LeaveImage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+
   // What sessions hold whose records could not say so: after a crash, or a close
   // that failed.
   void MeasureMarked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -423,7 +437,8 @@ class EngineImpl : public Engine {
   Json SessionJson(const SessionRecord& record)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  Device* const device_;
+  Guard guard_;
+  Device* const device_;  // the guard; null: no image
   const EngineOptions options_;
   uint64_t history_;  // constant after Start
   StoreClock clock_;

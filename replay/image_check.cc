@@ -53,31 +53,6 @@ std::string UuidOf(const Superblock& superblock) {
   return text;
 }
 
-std::optional<uint32_t> ChecksumOf(const Superblock& superblock) {
-  ext2_super_block sb;
-  static_assert(sizeof(sb) == sizeof(superblock));
-  std::memcpy(&sb, superblock.data(), sizeof(sb));
-  if (!(ext2fs_le32_to_cpu(sb.s_feature_ro_compat) &
-        EXT4_FEATURE_RO_COMPAT_METADATA_CSUM)) {
-    return std::nullopt;
-  }
-  return ext2fs_crc32c_le(~0U, superblock.data(),
-                          offsetof(ext2_super_block, s_checksum));
-}
-
-absl::Status VerifyChecksum(const Superblock& superblock) {
-  uint32_t has;
-  std::memcpy(&has, superblock.data() + offsetof(ext2_super_block, s_checksum),
-              sizeof(has));
-  if (ChecksumOf(superblock).value_or(ext2fs_le32_to_cpu(has)) ==
-      ext2fs_le32_to_cpu(has)) {
-    return absl::OkStatus();
-  }
-  return absl::DataLossError(
-      "the image's superblock is damaged (its checksum is wrong): run e2fsck, "
-      "then `ext2cow adopt`");
-}
-
 absl::Status DescribeChange(const Superblock& expected, const Superblock& now) {
   if (absl::Status s = VerifyChecksum(now); !s.ok()) return s;
   std::vector<std::string> differ;

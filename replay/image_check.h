@@ -3,23 +3,15 @@
 #ifndef EXT2COW_REPLAY_IMAGE_CHECK_H_
 #define EXT2COW_REPLAY_IMAGE_CHECK_H_
 
-#include <cstdint>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
-#include "overlay/ext2_reader.h"
+#include "overlay/superblock.h"
 
 namespace ext2cow {
 
 // The filesystem's UUID in its canonical text form.
 std::string UuidOf(const Superblock& superblock);
-
-// The checksum that belongs into a superblock; nothing for a filesystem without.
-std::optional<uint32_t> ChecksumOf(const Superblock& superblock);
-
-// kDataLoss when the superblock's checksum is wrong.
-absl::Status VerifyChecksum(const Superblock& superblock);
 
 // kFailedPrecondition: the image is not as the store left it. The message names
 // the fields that differ, both possible causes and the way out. kDataLoss:

@@ -170,6 +170,7 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
   Forget(std::move(settled));
   catalog_.PutGeneration(generation);
   catalog_.PutIdentity(identity);
+  guard_.Reset();
   Refuse(absl::OkStatus());
   return Json{{"result", "adopted"},
               {"generation", generation.number},

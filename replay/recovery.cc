@@ -28,6 +28,11 @@ absl::Status EngineImpl::OpenImage() {
   if (absl::Status status = Recover(); !status.ok()) return status;
   if (absl::Status status = Identify(); !status.ok()) return status;
   absl::Status same = CompareSuperblock(*device_);
+  if (same.ok() && !image_->has_redo()) {
+    now = ReadSuperblock(*device_);  // recovery wrote it
+    if (!now.ok()) return now.status();
+    same = AcquireUnchanged(*now);
+  }
   if (!IsChange(same) || options_.serving) return same;
   absl::MutexLock lock(&mu_);
   Refuse(std::move(same));  // `adopt` and looking are still possible
@@ -43,6 +48,8 @@ absl::Status EngineImpl::Identify() {
     const View view(image_.get(), 0);
     auto reader = Ext2Reader::Open(view);
     if (!reader.ok()) return reader.status();
+    absl::Status guarded = AcquireUnchanged(*now);
+    if (!guarded.ok()) return guarded;
     IdentityRecord fresh;
     fresh.uuid = UuidOf(*now);
     fresh.size = device_->size();
@@ -98,7 +105,8 @@ absl::Status EngineImpl::Recover() {
     options_.log(absl::StrCat("finishing commit ", pending->back()->generation,
                               " after a crash"));
   }
-  const absl::Status status = ApplyPending(nullptr);
+  absl::Status status = guard_.Acquire();
+  if (status.ok()) status = ApplyPending(nullptr);
   // Readers are right under the record; somebody else's change is not ours to
   // write over, but a tool may `adopt` it.
   if (absl::IsFailedPrecondition(status) && options_.serving) return status;

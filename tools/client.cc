@@ -53,9 +53,10 @@ absl::StatusOr<std::unique_ptr<ControlStream>> ConnectSocket(
       absl::StrCat("control socket ", path, ": ", std::strerror(errno)));
 }
 
-absl::StatusOr<std::unique_ptr<Device>> OpenImage(const std::string& image) {
+absl::StatusOr<std::unique_ptr<Device>> OpenImage(const std::string& image,
+                                                  LockState* lock) {
   if (image.empty()) return nullptr;
-  return IsNbdUri(image) ? OpenNbdDevice(image) : OpenFileDevice(image);
+  return IsNbdUri(image) ? OpenNbdDevice(image) : OpenFileDevice(image, lock);
 }
 
 void DrawProgress(uint64_t done, uint64_t total) {
@@ -182,12 +183,14 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
       absl::SleepFor(absl::Milliseconds(20));
     }
   }
-  auto device = OpenImage(options.image);
+  GuardOptions guard;
+  auto device = OpenImage(options.image, &guard.lock);
   if (!device.ok()) return device.status();
   client->device_ = *std::move(device);
   EngineOptions engine_options;
   engine_options.serving = false;
   engine_options.inspect = inspect;
+  engine_options.guard = guard;
   engine_options.log = [program](const std::string& line) {
     Complain(program, line);
   };

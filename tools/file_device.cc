@@ -3,15 +3,12 @@
 #include "tools/file_device.h"
 
 #include <fcntl.h>
-#include <linux/fs.h>
-#include <sys/file.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -20,12 +17,14 @@ namespace {
 
 class FileDevice : public Device {
  public:
-  FileDevice(int fd, std::string path, uint64_t size, bool writable)
-      : fd_(fd), path_(std::move(path)), size_(size), writable_(writable) {}
-  ~FileDevice() override { close(fd_); }
+  FileDevice(std::unique_ptr<ImageLock> lock, std::string path, uint64_t size)
+      : lock_(std::move(lock)),
+        fd_(lock_->fd()),
+        path_(std::move(path)),
+        size_(size) {}
 
   uint64_t size() const override { return size_; }
-  bool writable() const override { return writable_; }
+  bool writable() const override { return lock_->writable(); }
   bool can_flush() const override { return true; }
 
   absl::Status Read(uint64_t offset, void* buffer,
@@ -96,53 +95,26 @@ class FileDevice : public Device {
                            : absl::UnavailableError(message);
   }
 
-  const int fd_;
+  const std::unique_ptr<ImageLock> lock_;
+  const int fd_;  // the lock's
   const std::string path_;
   const uint64_t size_;
-  const bool writable_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> OpenFileDevice(
-    const std::string& path) {
-  struct stat state {};
-  const bool there = stat(path.c_str(), &state) == 0;
-  const bool is_device = S_ISBLK(state.st_mode);
-  // Anything else is not even opened: a pipe would wait for its other end.
-  if (there && !is_device && !S_ISREG(state.st_mode)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("image ", path, " is neither a file nor a block device"));
-  }
-  bool writable = true;
-  // A device that is mounted can't be had exclusively.
-  int fd = open(path.c_str(), O_RDWR | O_CLOEXEC | (is_device ? O_EXCL : 0));
-  if (fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM)) {
-    writable = false;
-    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  }
-  if (fd < 0 && errno != EBUSY) {
-    return absl::NotFoundError(
-        absl::StrCat("image ", path, ": ", std::strerror(errno)));
-  }
-  if (fd < 0 || flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0) {
-    if (fd >= 0) close(fd);
-    return absl::UnavailableError(
-        absl::StrCat("image ", path, " is in use by another program"));
-  }
-  // One that is set read-only refuses writes, but not to be opened for them.
-  int read_only = 0;
-  if (is_device && ioctl(fd, BLKROGET, &read_only) == 0 && read_only != 0) {
-    writable = false;
-  }
-  const off_t size = lseek(fd, 0, SEEK_END);
+absl::StatusOr<std::unique_ptr<Device>> OpenFileDevice(const std::string& path,
+                                                       LockState* state) {
+  auto lock = ImageLock::Acquire(path);
+  if (!lock.ok()) return lock.status();
+  const off_t size = lseek((*lock)->fd(), 0, SEEK_END);
   if (size < 0) {
-    close(fd);
     return absl::UnavailableError(
         absl::StrCat("image ", path, " has no size: ", std::strerror(errno)));
   }
-  return std::make_unique<FileDevice>(fd, path, static_cast<uint64_t>(size),
-                                      writable);
+  *state = (*lock)->state();
+  return std::make_unique<FileDevice>(*std::move(lock), path,
+                                      static_cast<uint64_t>(size));
 }
 
 }  // namespace ext2cow

@@ -8,13 +8,15 @@
 
 #include "absl/status/statusor.h"
 #include "overlay/device.h"
+#include "overlay/image_lock.h"
 
 namespace ext2cow {
 
-// An image in a file or block device, locked (flock) while it is open, so that
-// two tools never write it at once; a device that is mounted is refused. Opened
-// read-only when it can't be written.
-absl::StatusOr<std::unique_ptr<Device>> OpenFileDevice(const std::string& path);
+// An image in a file or block device, locked while it is open (ImageLock), so that
+// nobody else writes it; a device that is mounted is refused. Opened read-only when
+// it can't be written. `state`: what the lock keeps out.
+absl::StatusOr<std::unique_ptr<Device>> OpenFileDevice(const std::string& path,
+                                                       LockState* state);
 
 }  // namespace ext2cow
 

@@ -36,6 +36,7 @@ TEST_F(ParametersTest, BadValuesAreRefusedByName) {
       {"ext2cow-stop-grace", ""},
       {"ext2cow-stop-grace", "5 s"},
       {"ext2cow-points", "maybe"},
+      {"ext2cow-takeover", "perhaps"},
       {"ext2cow-control", ""},
       {"ext2cow-cache", "1X"},
       {"ext2cow-session", "bad/name"},

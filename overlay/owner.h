@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: The ext2cow authors
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#ifndef EXT2COW_OVERLAY_OWNER_H_
+#define EXT2COW_OVERLAY_OWNER_H_
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "overlay/ext2_reader.h"
+
+namespace ext2cow {
+
+// Who writes an image, as the image itself says it to other machines: 256 bytes
+// that fit into one sector, so that a power cut leaves all of them or none
+// (FORMAT.md). They lie in the superblock, as its mark, or in the block of
+// multiple mount protection.
+struct Owner {
+  uint64_t incarnation = 0;  // random: one run of one server
+  uint64_t beat = 0;         // moves as long as it lives
+  uint64_t store_id = 0;     // random, and the same in every run
+  uint64_t lock_id = 0;      // of the kernel's lock that it has, on its machine
+  int64_t since = 0;         // seconds since 1970
+  uint32_t pid = 0;
+  // The superblock's checksum without the mark.
+  uint32_t bare_checksum = 0;
+  std::string host, boot;
+  std::string store;  // its directory
+};
+
+using OwnerBytes = std::array<uint8_t, 256>;
+// Long names lose their end, long directories their beginning.
+OwnerBytes EncodeOwner(const Owner& owner);
+// Nothing when these bytes are no owner's, or damaged.
+std::optional<Owner> DecodeOwner(const OwnerBytes& bytes);
+
+// "process 12 on host H (store DIR) since 2026-11-27 03:15:00 UTC".
+std::string DescribeOwner(const Owner& owner);
+
+// The mark lies at the end of what the superblock's format leaves unused, in
+// its second sector like the superblock's checksum, which counts it. Kernel and
+// e2fsprogs keep unknown bytes there. Without the mark a superblock is what the
+// rest of ext2cow knows of it: comparisons, records, generations.
+inline constexpr uint64_t kMarkOffset = 1020 - sizeof(OwnerBytes);
+
+std::optional<Owner> MarkIn(const Superblock& superblock);
+// Whether the bytes are unused, or a mark.
+bool HasRoomForMark(const Superblock& superblock);
+// `bare` has no mark.
+Superblock WithMark(const Superblock& bare, Owner owner);
+// The inverse. Also of a superblock whose two sectors a power cut left unlike,
+// of which the checksum is wrong: what its second sector was is in the mark.
+Superblock WithoutMark(const Superblock& superblock);
+
+}  // namespace ext2cow
+
+#endif  // EXT2COW_OVERLAY_OWNER_H_
