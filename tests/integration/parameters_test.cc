@@ -34,7 +34,7 @@ TEST_F(ParametersTest, BadValuesAreRefusedByName) {
       {"ext2cow-reopen", "-1"},
       {"ext2cow-reopen", "1x"},
       {"ext2cow-stop-grace", ""},
-      {"ext2cow-stop-grace", "5 s"},
+      {"ext2cow-stop-grace", "5x"},
       {"ext2cow-points", "maybe"},
       {"ext2cow-takeover", "perhaps"},
       {"ext2cow-control", ""},

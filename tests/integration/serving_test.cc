@@ -246,7 +246,8 @@ TEST_F(ServingTest, WriteErrorsOfThePluginAreSurvived) {
 TEST_F(ServingTest, ReadErrorsOfThePluginReachOnlyTheirReader) {
   const std::string trigger = dir_ / "fail";
   ServerOptions options = Options({"error-pread=EIO", "error-pread-rate=100%",
-                                   "error-pread-file=" + trigger});
+                                   "error-pread-file=" + trigger,
+                                   "ext2cow-reopen=0"});
   options.filters_below = {"error"};
   StartWith(options);
   NbdClient client = Connect("s");

@@ -216,8 +216,8 @@ TEST_F(ReopeningDeviceTest, AStopEndsTheWaiting) {
   absl::StatusCode code = absl::StatusCode::kOk;
   Actor reader(&points_, [&] { code = TryRead(); });
   waiting->Await();
-  device_->StopWaiting();
   waiting->Go();
+  device_->StopWaiting();
   reader.Join();
   EXPECT_EQ(code, absl::StatusCode::kCancelled);
 }

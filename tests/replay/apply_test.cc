@@ -134,7 +134,8 @@ class DyingDevice : public Device {
     if (nth_-- != 1) return;
     image_->Restart();
     char byte;
-    if (read_) EXPECT_TRUE(device_->Read(0, &byte, 1).ok());
+    if (!read_) return;
+    EXPECT_TRUE(device_->Read(0, &byte, 1).ok());
   }
 
   VolatileImage* const image_;
