@@ -23,8 +23,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -42,7 +40,11 @@
 #include "nbdkit-filter/image_files.h"
 #include "nbdkit-filter/next_device.h"
 #include "nbdkit-filter/parameters.h"
+<<<<<<< HEAD
 #include "nbdkit-filter/stop_signals.h"
+=======
+#include "nbdkit-filter/temporary_store.h"
+>>>>>>> 087dfcd96f849250c4d1ac1cfbd0f929586840db
 #include "overlay/printable.h"
 #include "overlay/reopening_device.h"
 #include "overlay/wakeup.h"
@@ -166,24 +168,18 @@ int ConfigComplete(nbdkit_next_config_complete* next, nbdkit_backend* nxdata) {
   return next(nxdata);
 }
 
-absl::Status MakeTemporaryStore() {
+absl::Status ChooseTemporaryStore() {
   const char* named = getenv("TMPDIR");
-  const std::string base =
-      Absolute(named != nullptr && *named != '\0' ? named : "/var/tmp");
-  std::string name = base + "/nbdkit-ext2cow-XXXXXX";
-  if (mkdtemp(name.data()) == nullptr) {
-    return absl::UnavailableError(
-        absl::StrCat("can't make a temporary store in ", base, " ($TMPDIR): ",
-                     std::strerror(errno)));
-  }
-  server()->temporary_store = server()->parameters.store = name;
+  auto store = NewTemporaryStore(
+      Absolute(named != nullptr && *named != '\0' ? named : "/var/tmp"));
+  if (!store.ok()) return store.status();
+  server()->temporary_store = server()->parameters.store = *store;
   return absl::OkStatus();
 }
 
-void RemoveTemporaryStore() {
+void RemoveOwnTemporaryStore() {
   if (server()->temporary_store.empty()) return;
-  std::error_code ignored;
-  std::filesystem::remove_all(server()->temporary_store, ignored);
+  RemoveTemporaryStore(server()->temporary_store);
 }
 
 // A start that fails leaves nothing behind; nbdkit calls no .cleanup then.
@@ -191,7 +187,7 @@ int Started(const absl::Status& status) {
   if (status.ok()) return 0;
   if (server()->device != nullptr) server()->device->set_check(nullptr);
   server()->engine.reset();
-  RemoveTemporaryStore();
+  RemoveOwnTemporaryStore();
   return Fail(status);
 }
 
@@ -225,7 +221,9 @@ absl::Status BeReady(int thread_model) {
   Server* const s = server();
   s->serialize = thread_model < NBDKIT_THREAD_MODEL_PARALLEL;
   if (s->parameters.store.empty()) {
-    if (absl::Status made = MakeTemporaryStore(); !made.ok()) return made;
+    if (absl::Status chosen = ChooseTemporaryStore(); !chosen.ok()) {
+      return chosen;
+    }
   }
   auto options = ThisServerOptions();
   if (!options.ok()) return options.status();
@@ -302,7 +300,14 @@ absl::StatusOr<std::unique_ptr<ReopeningDevice>> OpenDevice(
 absl::Status StartServing(nbdkit_backend* backend) {
   Server* const s = server();
   if (absl::Status pid = s->lock->RecordPid(); !pid.ok()) return pid;
+<<<<<<< HEAD
   auto device = OpenDevice(backend);
+=======
+  // As the user that the server has become.
+  if (!s->temporary_store.empty()) RemoveAbandonedStores(s->temporary_store);
+  auto device = NextDevice::Open(backend, s->parameters.engine.read_only,
+                                 s->serialize);
+>>>>>>> 087dfcd96f849250c4d1ac1cfbd0f929586840db
   if (!device.ok()) return device.status();
   s->device = *std::move(device);
   s->parameters.engine.stopping = IsStopping;
@@ -376,9 +381,13 @@ void Cleanup(nbdkit_backend*) {
   s->control.reset();
   s->engine.reset();
   s->device.reset();
+<<<<<<< HEAD
   RemoveTemporaryStore();
   s->ending->Finish();
   s->ending.reset();
+=======
+  RemoveOwnTemporaryStore();
+>>>>>>> 087dfcd96f849250c4d1ac1cfbd0f929586840db
 }
 
 int ListExports(nbdkit_next_list_exports*, nbdkit_backend*, int, int,

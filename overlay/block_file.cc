@@ -125,8 +125,8 @@ class PosixFile : public BlockFile {
     size_t done = 0;
     GrowTo(offset + length);
     if (uncached_.ok()) {
-      const ssize_t n = pwrite(uncached_.get(), buffer, length,
-                               static_cast<off_t>(offset));
+      const ssize_t n =
+          pwrite(uncached_.get(), buffer, length, static_cast<off_t>(offset));
       // EINVAL: other alignments are asked for here.
       if (n < 0 && errno != EINTR && errno != EINVAL) {
         return Error(errno, "write", path_);

@@ -62,7 +62,8 @@ absl::Status SyncParent(int directory) {
 
 // What was made just now, where others may rename it, is surely it while it is
 // empty.
-absl::Status CheckMayBeGiven(const std::string& path, int directory, bool made) {
+absl::Status CheckMayBeGiven(const std::string& path, int directory,
+                             bool made) {
   if (made) {
     const auto names = NamesIn(directory, path);
     if (!names.ok()) return names.status();
@@ -143,9 +144,9 @@ absl::Status StoreLock::ChangeOwner(uid_t uid, gid_t gid) const {
   if (fstat(directory_fd_.get(), &state) != 0) {
     return Error(errno, "look at", directory_);
   }
-  if (state.st_uid != geteuid()) return absl::OkStatus();  // it is theirs already
-  const Descriptor whole(openat(directory_fd_.get(), ".",
-                                O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (state.st_uid != geteuid()) return absl::OkStatus();  // theirs already
+  const Descriptor whole(
+      openat(directory_fd_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!whole.ok()) return Error(errno, "open", directory_);
   return GiveAway(whole.get(), directory_, uid, gid);
 }

@@ -59,7 +59,8 @@ absl::StatusOr<Json> EngineImpl::Ls(const Json&) {
     if (!IsAnonymousName(name)) sessions.push_back(SessionJson(record));
   }
   for (const auto& [name, session] : live_) {
-    if (catalog_.FindSession(name) != nullptr || IsAnonymousName(name)) continue;
+    if (IsAnonymousName(name)) continue;
+    if (catalog_.FindSession(name) != nullptr) continue;
     sessions.push_back(SessionJson(UnsavedRecord(*session)));
   }
   return Json{{"sessions", std::move(sessions)}};

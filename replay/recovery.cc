@@ -185,9 +185,9 @@ absl::Status EngineImpl::RemoveStrays() {
     }
     if (absl::Status s = DropSessions(unkept); !s.ok()) return s;
     for (SessionRecord& record : unnamed) {
-      absl::Status s = KeepAnonymous(
-          std::move(record),
-          "is kept: a crash came before it could be committed");
+      absl::Status s =
+          KeepAnonymous(std::move(record),
+                        "is kept: a crash came before it could be committed");
       if (!s.ok()) return s;
     }
     for (Generation number : catalog_.Unapplied()) unapplied.insert(number);

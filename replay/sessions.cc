@@ -268,8 +268,7 @@ absl::Status EngineImpl::DropSessions(const std::vector<std::string>& names) {
   return status;
 }
 
-absl::Status EngineImpl::Unload(Session* session,
-                                const std::string& why_kept) {
+absl::Status EngineImpl::Unload(Session* session, const std::string& why_kept) {
   absl::MutexLock gate(&session->gate);
   // Whatever fails: who still holds the session may outlive the engine.
   auto close = absl::MakeCleanup([&] {
@@ -316,11 +315,12 @@ absl::Status EngineImpl::Unload(Session* session,
   record.marked.clear();
   record.reads = session->reads.Snapshot();
   if (IsAnonymousName(record.name)) {
-    // Whoever opens it under its new name finds nobody else's stack on its layers.
+    // Whoever opens it under its new name finds nobody else's stack on its
+    // layers.
     session->stack.reset();
-    return KeepAnonymous(std::move(record),
-                         why_kept.empty() ? "is kept: it is not committed yet"
-                                          : why_kept);
+    return KeepAnonymous(
+        std::move(record),
+        why_kept.empty() ? "is kept: it is not committed yet" : why_kept);
   }
   if (anonymous) record.anonymous = false;
   // What commands alone changed, they made durable themselves; the rest (a read

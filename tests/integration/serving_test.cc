@@ -157,6 +157,34 @@ TEST_F(ServingTest, ChangesToAnotherUser) {
   }
 }
 
+// Its user may have put anything there, and may be doing so right now.
+TEST_F(ServingTest, WhatIsInAUsersStoreIsNotGivenToTheUser) {
+  ASSERT_EQ(chown(image_.c_str(), kNobody, kNobody), 0);
+  ServerOptions options = Options();
+  options.options = {"-u", "nobody", "-g", "nogroup"};
+  StartWith(options);
+  EXPECT_EQ(Connect("s").Write(0, "kept"), 0);
+  EXPECT_EQ(server_->Stop(), 0);
+  const std::string precious = dir_ / "precious";
+  WriteFileBytes(precious, "root's");
+  std::filesystem::create_hard_link(precious, store_ + "/data/planted");
+  StartWith(options);
+  EXPECT_EQ(Connect("s").Read(0, 4), "kept");
+  struct stat state;
+  ASSERT_EQ(stat(precious.c_str(), &state), 0);
+  EXPECT_EQ(state.st_uid, 0u);
+
+  const std::string home = dir_ / "home", others = dir_ / "others";
+  std::filesystem::create_directory(home);
+  ASSERT_EQ(chown(home.c_str(), kNobody, kNobody), 0);
+  std::filesystem::create_directory(others);
+  std::filesystem::create_directory_symlink(others, home + "/store");
+  options.parameters[1] = "ext2cow-store=" + home + "/store";
+  EXPECT_THAT(StartRefused(options), HasSubstr("could have put "));
+  ASSERT_EQ(stat(others.c_str(), &state), 0);
+  EXPECT_EQ(state.st_uid, 0u);
+}
+
 TEST_F(ServingTest, InTheBackground) {
   const std::string socket = dir_ / "background.sock";
   const std::string pidfile = dir_ / "background.pid";

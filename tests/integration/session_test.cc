@@ -9,8 +9,13 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+<<<<<<< HEAD
 #include "absl/strings/str_split.h"
+=======
+#include "overlay/store.h"
+>>>>>>> 087dfcd96f849250c4d1ac1cfbd0f929586840db
 #include "tests/support/server_fixture.h"
+#include "txn/records.h"
 
 namespace ext2cow::test {
 namespace {
@@ -208,7 +213,58 @@ TEST_F(SessionTest, CommitOnDisconnectThatConflictsKeepsTheSession) {
   const nlohmann::json list =
       nlohmann::json::parse(Tool({"ls", "--json"}).out, nullptr, false);
   ASSERT_TRUE(list.is_object() && list.contains("sessions")) << list;
-  EXPECT_EQ(list["sessions"].size(), 2u) << list;
+  ASSERT_EQ(list["sessions"].size(), 2u) << list;
+  std::string kept = list["sessions"][0]["session"];
+  if (kept == "second") kept = list["sessions"][1]["session"];
+  EXPECT_THAT(server_->Log(),
+              HasSubstr(absl::StrCat("session ", kept, " could not")));
+  EXPECT_EQ(Connect(kept).Read(0, 5), "third");
+}
+
+TEST_F(SessionTest, AnonymousSessionsAreNotListed) {
+  Start({"ext2cow-on-disconnect=commit"});
+  NbdClient client = Connect();
+  EXPECT_EQ(client.Write(0, "mine"), 0);
+  EXPECT_EQ(client.Flush(), 0);
+  EXPECT_TRUE(
+      nlohmann::json::parse(Tool({"ls", "--json"}).out)["sessions"].empty());
+  EXPECT_EQ(RunOk({"nbdinfo", "--list", server_->Uri("")}).find("anonymous-"),
+            std::string::npos);
+}
+
+// A store of a version that gave anonymous sessions names like others'.
+TEST_F(SessionTest, AnonymousSessionOfAnOlderStoreIsThere) {
+  const std::string name = "anonymous-6747e1a0-1";
+  Start({"ext2cow-on-disconnect=commit"});
+  NbdClient first = Connect("first"), second = Connect("second");
+  EXPECT_EQ(first.Write(0, "first"), 0);
+  EXPECT_EQ(second.Write(0, "older"), 0);
+  first.Disconnect();
+  second.Disconnect();  // is kept
+  EXPECT_EQ(server_->Stop(), 0);
+  {
+    auto lock = StoreLock::Acquire(store_, /*create=*/false);
+    ASSERT_TRUE(lock.ok()) << lock.status();
+    auto store = Store::Open(*std::move(lock), StoreOptions());
+    ASSERT_TRUE(store.ok()) << store.status();
+    const auto bytes = (*store)->Get(SessionKey("second"));
+    ASSERT_TRUE(bytes.ok() && bytes->has_value());
+    auto record = DecodeSession(**bytes);
+    ASSERT_TRUE(record.ok());
+    record->name = name;
+    record->anonymous = true;
+    rocksdb::WriteBatch batch;
+    batch.Delete(SessionKey("second"));
+    batch.Put(SessionKey(name), EncodeSession(*record));
+    ASSERT_TRUE((*store)->Write(&batch, /*sync=*/true).ok());
+    ASSERT_TRUE((*store)->Close().ok());
+  }
+  Start({"ext2cow-on-disconnect=commit"});
+  EXPECT_EQ(Connect(name).Read(0, 5), "older");
+  EXPECT_EQ(Tool({"info", name}).status, 0);
+  EXPECT_EQ(Connect().Read(0, 5), "first");
+  Start({"ext2cow-on-disconnect=keep"});
+  EXPECT_EQ(Tool({"info", name}).status, 0) << "it was loaded, so it is kept";
 }
 
 TEST_F(SessionTest, MaxSessionAnswersEnospcAndTheSessionLivesOn) {
