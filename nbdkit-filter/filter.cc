@@ -40,11 +40,8 @@
 #include "nbdkit-filter/image_files.h"
 #include "nbdkit-filter/next_device.h"
 #include "nbdkit-filter/parameters.h"
-<<<<<<< HEAD
 #include "nbdkit-filter/stop_signals.h"
-=======
 #include "nbdkit-filter/temporary_store.h"
->>>>>>> 087dfcd96f849250c4d1ac1cfbd0f929586840db
 #include "overlay/printable.h"
 #include "overlay/reopening_device.h"
 #include "overlay/wakeup.h"
@@ -300,14 +297,9 @@ absl::StatusOr<std::unique_ptr<ReopeningDevice>> OpenDevice(
 absl::Status StartServing(nbdkit_backend* backend) {
   Server* const s = server();
   if (absl::Status pid = s->lock->RecordPid(); !pid.ok()) return pid;
-<<<<<<< HEAD
-  auto device = OpenDevice(backend);
-=======
   // As the user that the server has become.
   if (!s->temporary_store.empty()) RemoveAbandonedStores(s->temporary_store);
-  auto device = NextDevice::Open(backend, s->parameters.engine.read_only,
-                                 s->serialize);
->>>>>>> 087dfcd96f849250c4d1ac1cfbd0f929586840db
+  auto device = OpenDevice(backend);
   if (!device.ok()) return device.status();
   s->device = *std::move(device);
   s->parameters.engine.stopping = IsStopping;
@@ -342,7 +334,7 @@ absl::Status StartServing(nbdkit_backend* backend) {
   s->ending = std::make_unique<Ending>(Ending::Steps{
       .close = CloseAll,
       .hurry = [s] { s->device->Fail("the server stops"); },
-      .leave = RemoveTemporaryStore,
+      .leave = RemoveOwnTemporaryStore,
       .grace = s->parameters.stop_grace});
   return absl::OkStatus();
 }
@@ -381,13 +373,9 @@ void Cleanup(nbdkit_backend*) {
   s->control.reset();
   s->engine.reset();
   s->device.reset();
-<<<<<<< HEAD
-  RemoveTemporaryStore();
+  RemoveOwnTemporaryStore();
   s->ending->Finish();
   s->ending.reset();
-=======
-  RemoveOwnTemporaryStore();
->>>>>>> 087dfcd96f849250c4d1ac1cfbd0f929586840db
 }
 
 int ListExports(nbdkit_next_list_exports*, nbdkit_backend*, int, int,

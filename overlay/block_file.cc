@@ -56,20 +56,22 @@ bool WritesInPlace(int directory) {
 // The size of the largest file that the filesystem, and the process's limit,
 // let be made; no filesystem tells.
 uint64_t FindLargestFile(int directory) {
-  uint64_t most = INT64_MAX;
+  uint64_t allowed = INT64_MAX;
   struct rlimit limit;
   if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
-    most = std::min<uint64_t>(most, limit.rlim_cur);  // past it: SIGXFSZ
+    allowed = std::min<uint64_t>(allowed, limit.rlim_cur);  // past it: SIGXFSZ
   }
   const int fd = openat(directory, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  if (fd < 0) return most;
-  uint64_t fits = 0;
+  if (fd < 0) return allowed;
+  uint64_t fits = 0, most = allowed;
   while (fits < most) {
     const uint64_t size = most - (most - fits) / 2;
     if (ftruncate(fd, static_cast<off_t>(size)) == 0) {
       fits = size;
-    } else {
+    } else if (errno == EFBIG) {
       most = size - 1;
+    } else {  // it can't tell now
+      fits = most = allowed;
     }
   }
   close(fd);
@@ -78,7 +80,9 @@ uint64_t FindLargestFile(int directory) {
 
 class PosixFile : public BlockFile {
  public:
-  PosixFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  // `largest` bytes it may have.
+  PosixFile(int fd, std::string path, uint64_t largest)
+      : fd_(fd), path_(std::move(path)), largest_(largest) {}
 
   absl::Status Read(uint64_t offset, void* buffer,
                     size_t length) const override {
@@ -170,18 +174,16 @@ class PosixFile : public BlockFile {
       size_ = size;
       return;
     }
-    for (const uint64_t larger : {std::bit_ceil(end), end}) {
-      if (larger > INT64_MAX ||
-          ftruncate(fd_.get(), static_cast<off_t>(larger)) != 0) {
-        continue;
-      }
+    const uint64_t larger = std::min(std::bit_ceil(end), largest_);
+    if (larger >= end &&
+        ftruncate(fd_.get(), static_cast<off_t>(larger)) == 0) {
       size_ = larger;
-      return;
     }
   }
 
   const Descriptor fd_;
   const std::string path_;
+  const uint64_t largest_;
   std::mutex grow_mu_;             // held while the size changes
   std::atomic<uint64_t> size_{0};  // at least so large
   std::once_flag uncached_once_;
@@ -201,7 +203,7 @@ class PosixDirectory : public BlockFiles {
     const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0);
     const int fd = openat(fd_.get(), name.c_str(), flags, 0600);
     if (fd < 0) return Error(errno, "open", PathOf(name));
-    return std::make_unique<PosixFile>(fd, PathOf(name));
+    return std::make_unique<PosixFile>(fd, PathOf(name), largest_file_);
   }
 
   absl::Status Remove(const std::string& name) override {

@@ -9,11 +9,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-<<<<<<< HEAD
 #include "absl/strings/str_split.h"
-=======
 #include "overlay/store.h"
->>>>>>> 087dfcd96f849250c4d1ac1cfbd0f929586840db
 #include "tests/support/server_fixture.h"
 #include "txn/records.h"
 
