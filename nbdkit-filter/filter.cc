@@ -212,10 +212,6 @@ absl::Status BeReady(int thread_model) {
                                  owner->user);
   if (!lock.ok()) return lock.status();
   s->lock = *std::move(lock);
-  if (!options->read_only) {
-    absl::Status locked = s->image_files.Lock(options->plugin);
-    if (!locked.ok()) return locked;
-  }
   if (!options->user.empty() || !options->group.empty()) {
     absl::Status given = s->lock->ChangeOwner(owner->user, owner->group);
     if (!given.ok()) return given;
@@ -223,8 +219,12 @@ absl::Status BeReady(int thread_model) {
   if (s->parameters.control.empty()) {
     s->parameters.control = s->parameters.store + "/control.sock";
   }
-  if (s->parameters.control == "none") return absl::OkStatus();
-  return ControlServer::CheckPath(s->parameters.control);
+  if (s->parameters.control != "none") {
+    absl::Status free = ControlServer::CheckPath(s->parameters.control);
+    if (!free.ok()) return free;
+  }
+  if (options->read_only) return absl::OkStatus();
+  return s->image_files.Lock(options->plugin);
 }
 
 int GetReady(int thread_model) { return Started(BeReady(thread_model)); }

@@ -346,6 +346,9 @@ TEST_F(MmpServerTest, ARevertLeavesItAlone) {
   const ProcessResult reverted =
       RunProgram({ToolPath(), "--store", StoreOf(1), "revert", "0"});
   EXPECT_EQ(reverted.status, 0) << reverted.err;
+  // What it knows is of another generation.
+  EXPECT_EQ(RunProgram({ToolPath(), "--store", StoreOf(1), "rm", "s"}).status,
+            0);
   EXPECT_EQ(Write(first.get(), 0, "again"), 0);
   EXPECT_EQ(CommitIn(1).status, 0) << first->Log();
   EXPECT_EQ(first->Stop(), 0);
