@@ -232,10 +232,6 @@ absl::Status BeReady(int thread_model) {
                                  owner->user);
   if (!lock.ok()) return lock.status();
   s->lock = *std::move(lock);
-  if (!options->read_only) {
-    absl::Status locked = s->image_files.Lock(options->plugin);
-    if (!locked.ok()) return locked;
-  }
   if (!options->user.empty() || !options->group.empty()) {
     absl::Status given = s->lock->ChangeOwner(owner->user, owner->group);
     if (!given.ok()) return given;
@@ -246,6 +242,10 @@ absl::Status BeReady(int thread_model) {
   if (s->parameters.control != "none") {
     absl::Status free = ControlServer::CheckPath(s->parameters.control);
     if (!free.ok()) return free;
+  }
+  if (!options->read_only) {
+    absl::Status locked = s->image_files.Lock(options->plugin);
+    if (!locked.ok()) return locked;
   }
   return WatchBackgroundStart();
 }
