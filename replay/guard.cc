@@ -61,9 +61,13 @@ class Guard::Contest {
                         WasOnThisMachine(*found.owner))) {
       return Verdict::kTakeAtOnce;
     }
-    if (seen_ && *seen_ != found.sequence) moved_ = now;
+    if (looked_ && seen_ != found.sequence) {
+      moves_ = true;
+      moved_ = now;
+    }
+    looked_ = true;
     seen_ = found.sequence;
-    silent_ = now - moved_.value_or(begun_);
+    silent_ = now - moved_;
     if (gone_after && silent_ >= *gone_after) return Verdict::kTake;
     if (options_.takeover && !gone_after &&
         silent_ >= options_.beat * kBeatsMissed) {
@@ -79,7 +83,7 @@ class Guard::Contest {
   absl::Status Refused(const Claim::State& found) const {
     return absl::FailedPreconditionError(absl::StrCat(
         "the image is in use by ", found.who,
-        moved_
+        moves_
             ? ": stop that first"
             : ": stop that first; if it is gone for good, or cut off from the "
               "image, start once with ext2cow-takeover=yes"));
@@ -96,8 +100,9 @@ class Guard::Contest {
   const GuardOptions& options_;
   const Owner& me_;
   const absl::Duration begun_;
-  std::optional<uint64_t> seen_;
-  std::optional<absl::Duration> moved_;
+  bool looked_ = false, moves_ = false;  // it beat since the first look
+  uint64_t seen_ = 0;                     // by the last look
+  absl::Duration moved_ = begun_;         // when the last beat was seen
   absl::Duration silent_;
 };
 

@@ -28,7 +28,12 @@ absl::Status EngineImpl::OpenImage() {
   if (absl::Status status = Recover(); !status.ok()) return status;
   if (absl::Status status = Identify(); !status.ok()) return status;
   absl::Status same = CompareSuperblock(*device_);
-  if (same.ok() && !image_->has_redo()) {
+  bool finished = false;
+  {
+    absl::MutexLock lock(&mu_);
+    finished = !catalog_.HasUnapplied();
+  }
+  if (same.ok() && finished) {
     now = ReadSuperblock(*device_);  // recovery wrote it
     if (!now.ok()) return now.status();
     same = AcquireUnchanged(*now);
