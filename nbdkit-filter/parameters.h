@@ -15,7 +15,7 @@
 
 namespace ext2cow {
 
-// The filter's parameters (DESIGN section 4.1).
+// The filter's parameters (its manual).
 struct Parameters {
   bool has_file = false;
   ExportRules rules;

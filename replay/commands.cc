@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The commands of DESIGN section 4.3 as the tools and the control socket call them:
+// The commands of ext2cow(1) as the tools and the control socket call them:
 // those on sessions, and which name calls what.
 #include <algorithm>
 #include <map>

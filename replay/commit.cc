@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// A commit (DESIGN section 7), one at a time under commit_mu_:
+// A commit (docs/architecture.md), one at a time under commit_mu_:
 //
 //   step      durable when it ends                the session is on
 //   freeze                                        its generation

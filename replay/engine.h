@@ -143,7 +143,7 @@ class Engine {
   // Progress of a commit: `done` of `total` bytes, ten times a second; a short one
   // says nothing.
   using Progress = std::function<void(uint64_t done, uint64_t total)>;
-  // Runs one command of DESIGN section 4.3: `method` is the subcommand's name
+  // Runs one command of ext2cow(1): `method` is the subcommand's name
   // ("commit", "ls", ...), `params` its arguments by name. The answer is the
   // command's --json object. A conflict is an answer ("result":"conflict"), not an
   // error. kInvalidArgument: bad usage, also a parameter that is not listed here or

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The races of DESIGN sections 5 to 7 that a commit is in, each made to happen by
+// The races that a commit is in (docs/architecture.md), each made to happen by
 // sync points. Who must wait for another is started and found asleep before the
 // other goes on.
 #include <map>
