@@ -170,6 +170,7 @@ TEST_F(AnonymousTest, IsKeptUnderANewNameWhenTheServerStops) {
   auto session = Connect("");
   Write(session.get(), 3, 'a');
   world_->Shutdown();
+  session.reset();
   OpenOn(world_->disk().Now(), policy_);
   ExpectKept("is kept: it is not committed yet");
 }

@@ -165,7 +165,7 @@ TEST_F(ExportTest, ListHasNothingThatCantBeOpened) {
 TEST_F(ExportTest, NameInALogLineIsOneLine) {
   Start();
   EXPECT_FALSE(Connects("a\nnbdkit: error: b"));
-  EXPECT_THAT(server_->Log(), HasSubstr("'a?nbdkit: error: b'"));
+  EXPECT_THAT(server_->Log(), HasSubstr("'a\\x0anbdkit: error: b'"));
 }
 
 TEST_F(ExportTest, FixedSessionNeedsAFile) {
