@@ -8,7 +8,9 @@
 
 #include <filesystem>
 #include <list>
+#include <set>
 #include <sstream>
+#include <system_error>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -67,20 +69,32 @@ class ForgottenCommitTest : public ServerTest {
       absl::SleepFor(absl::Milliseconds(20));
     }
   }
-  // Until so many clients of the control socket are connected.
+  // The server's clients of its control socket.
+  size_t ConnectedTools() {
+    std::set<std::string> sockets;  // "socket:[INODE]"
+    const std::string fds = absl::StrCat("/proc/", server_->pid(), "/fd");
+    for (const auto& fd : std::filesystem::directory_iterator(fds)) {
+      std::error_code closed;
+      sockets.insert(std::filesystem::read_symlink(fd.path(), closed).string());
+    }
+    size_t connected = 0;
+    std::istringstream lines(ReadFileBytes("/proc/net/unix"));
+    for (std::string line; std::getline(lines, line);) {
+      // Of a connected one (state 03); its path as the server bound it.
+      std::istringstream words(line);
+      std::string number, references, protocol, flags, type, state, inode, path;
+      words >> number >> references >> protocol >> flags >> type >> state >>
+          inode >> path;
+      connected += state == "03" && absl::EndsWith(path, "/control.sock") &&
+                   sockets.contains(absl::StrCat("socket:[", inode, "]"));
+    }
+    return connected;
+  }
   void AwaitTools(size_t count) {
-    const std::string name = store_ + "/control.sock";
     const absl::Time end = absl::Now() + kPatience;
-    for (size_t connected = 0; connected < count;) {
+    while (ConnectedTools() < count) {
       ASSERT_LT(absl::Now(), end);
       absl::SleepFor(absl::Milliseconds(20));
-      std::istringstream sockets(ReadFileBytes("/proc/net/unix"));
-      connected = 0;
-      for (std::string line; std::getline(sockets, line);) {
-        // Number, references, protocol, flags, type, state: 03 is connected.
-        connected += absl::EndsWith(line, name) &&
-                     absl::StrContains(line, " 0001 03 ");
-      }
     }
   }
   size_t Unapplied() {

@@ -26,11 +26,14 @@ class TemporaryStoreTest : public ServerTest {
     fs::create_directory(base_);
     ASSERT_EQ(chmod(base_.c_str(), 01777), 0);
   }
+  // On a copy of the image: only one server may write one.
   ServerOptions Without(std::vector<std::string> nbdkit = {}) {
+    const std::string image = absl::StrCat(image_, ".", ++images_);
+    RunOk({"cp", "-p", image_, image});
     ServerOptions options;
     options.directory = dir_.path();
     options.options = std::move(nbdkit);
-    options.parameters = {image_, absl::StrCat("ext2file=", kDisk)};
+    options.parameters = {image, absl::StrCat("ext2file=", kDisk)};
     options.process.environment = {"TMPDIR=" + base_};
     return options;
   }
@@ -51,6 +54,7 @@ class TemporaryStoreTest : public ServerTest {
     return stores;
   }
   const std::string base_ = dir_ / "tmp";
+  int images_ = 0;
 };
 
 TEST_F(TemporaryStoreTest, OfAKilledServerGoesWithTheNextStart) {

@@ -181,7 +181,7 @@ TEST_F(ReopeningDeviceTest, OneThatComesBackWithAnotherSizeHasFailedForGood) {
 
 TEST_F(ReopeningDeviceTest, NobodyReadsBeforeTheCheck) {
   Open();
-  device_->set_check([this](const Device& fresh) {
+  device_->set_check([](const Device& fresh) {
     char byte = '?';
     absl::Status status = fresh.Read(0, &byte, 1);
     if (status.ok() && byte != 'o') {
