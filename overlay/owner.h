@@ -12,7 +12,7 @@
 
 namespace ext2cow {
 
-// Who writes an image, as the image itself says it to other machines: 256 bytes
+// The writer of an image, as the image itself names it to other machines: 256 bytes
 // that fit into one sector, so that a power cut leaves all of them or none
 // (FORMAT.md). They lie in the superblock, as its mark, or in the block of
 // multiple mount protection.

@@ -139,7 +139,7 @@ absl::Status StackImpl::Flush() {
     flushing_ = true;
     number = ++flushes_started_;
   }
-  // Before it looks what there is: who writes from now on sets it again.
+  // Before it looks what there is: a write from now on sets it again.
   const bool unflushed = unflushed_.exchange(false);
   const absl::Status status = FlushOnce(/*sync=*/true, nullptr);
   if (!status.ok() && unflushed) unflushed_ = true;

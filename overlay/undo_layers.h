@@ -21,7 +21,7 @@ namespace ext2cow {
 // Opens undo layers when they are read: thousands may be kept for a point far
 // back, and few of them are read. At most kMostOpen are open, which take `limit`
 // bytes of memory together, or one more than fits; those used longest ago are
-// closed first. Thread-safe: who reads an open layer takes the lock of a few layers,
+// closed first. Thread-safe: a reader of an open layer takes the lock of a few layers,
 // shared; only who opens one meets everybody else who does.
 class UndoLayers {
  public:

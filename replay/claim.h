@@ -15,7 +15,7 @@
 
 namespace ext2cow {
 
-// The place in an image that says who writes it. One thread at a time.
+// The place in an image that names its writer. One thread at a time.
 class Claim {
  public:
   struct State {

@@ -35,7 +35,7 @@ using Json = nlohmann::json;
 
 // Locks, in the order in which they may be taken:
 //   open_mu_     shared by commands and by who opens something; alone to close the
-//                store, under nobody's feet
+//                store, when no one is using it
 //   check_mu_    one check at a time, and none while an image is adopted
 //   commit_mu_   one commit, revert, rebase, adopt or gc at a time
 //   Session::gate, OpenPoint::gate
