@@ -180,6 +180,7 @@ absl::Status ApplyOnce(Device* device, const CommitRecords& records,
     if (status.ok()) status = FlushAll(device, incarnation);
   };
   put(Distrusted(records.front()->superblock_before));
+  SyncPoint("apply:distrusted");
   uint64_t done = 0, total = 0;
   for (const auto& record : records) total += record->Bytes();
   bool told = false;

@@ -225,9 +225,9 @@ absl::Status EngineImpl::CheckReopened(const Device& fresh) {
   const Superblock now = WithoutMark(*found);
   absl::MutexLock lock(&mu_);
   const IdentityRecord& identity = catalog_.identity();
-  const bool pending = identity.superblock_before != identity.superblock;
-  if (pending ? IsOfApply(now, identity.superblock_before, identity.superblock)
-              : now == identity.superblock) {
+  if (catalog_.HasUnapplied()
+          ? IsOfApply(now, identity.superblock_before, identity.superblock)
+          : now == identity.superblock) {
     return absl::OkStatus();
   }
   return DescribeChange(identity.superblock, now);

@@ -170,6 +170,11 @@ absl::Status Planner::Flush() {
   if (absl::Status s = bitmaps_->WriteBack(); !s.ok()) return s;
   // Without an allocation the group descriptors are as they were.
   if (!bitmaps_->touched()) fs_->flags |= EXT2_FLAG_SUPER_ONLY;
+  // Its times count seconds. This makes each commit's superblock a new one, by
+  // which an older copy of the image is recognized.
+  uint64_t written = 0;  // bytes
+  for (const DataRun& run : plan_.data) written += run.length;
+  fs_->super->s_kbytes_written += std::max<uint64_t>(written / 1024, 1);
   return io_.Error(ext2fs_flush(fs_.get()), "superblock");
 }
 

@@ -64,6 +64,7 @@ class Recovered {
   const absl::Status& status() const { return status_; }
   Engine* engine() { return engine_.get(); }
   SimDisk& disk() { return disk_; }
+  const Device& device() const { return device_; }
   std::string image() { return disk_.Now().at(kImageName); }
 
   // What differs from both models, in words; empty when nothing does. `before`

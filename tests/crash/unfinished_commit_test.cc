@@ -3,6 +3,7 @@
 //
 // Commits that are durable and not yet in the image, in the way of errors and
 // restarts.
+#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -69,6 +70,28 @@ TEST_F(UnfinishedCommitTest, WhatItKeptNoUndoOfStaysForgotten) {
   const auto old = world_->engine()->Connect({.point = "0", .path = kFirst},
                                              /*read_only=*/true);
   EXPECT_TRUE(absl::IsNotFound(old.status())) << old.status();
+}
+
+// The times in the superblock count seconds, and of so many commits two follow each
+// other in one.
+TEST_F(UnfinishedCommitTest, IsKnownWhenTheImageIsOpenedAgain) {
+  Open();
+  std::set<Superblock> superblocks;
+  for (int i = 0; i < 20 && !HasFailure(); ++i) {
+    SCOPED_TRACE(absl::StrCat("commit ", i));
+    Stop* const distrusted = points_.At("apply:distrusted");
+    Actor commit(&points_,
+                 [&] { CommitByAnother(3, static_cast<char>('a' + i)); });
+    distrusted->Await();
+    const absl::Status same = world_->engine()->CheckReopened(world_->device());
+    EXPECT_TRUE(same.ok()) << same;
+    distrusted->Go();
+    commit.Join();
+    const auto superblock = ReadSuperblock(world_->device());
+    ASSERT_TRUE(superblock.ok()) << superblock.status();
+    EXPECT_TRUE(superblocks.insert(*superblock).second)
+        << "an older copy of the image would not be noticed";
+  }
 }
 
 // The answer tells whether the commit counts, wherever the disk stopped taking

@@ -315,6 +315,7 @@ TEST_F(ServingTest, AStartThatFailsLeavesNoTemporaryStore) {
 
 TEST_F(ServingTest, TwoServersDoNotShareAControlSocket) {
   Start();
+  Connect("s");  // it serves: nbdkit writes its pid file before the socket is there
   ServerOptions options = Options();
   for (std::string& parameter : options.parameters) {
     if (parameter.starts_with("ext2cow-store=")) parameter += "-2";
