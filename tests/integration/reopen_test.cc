@@ -50,8 +50,9 @@ class ReopenTest : public ServerTest {
     below.directory = dir_.path();
     below.filter = "none";
     below.options = options;
-    below.filters_below = {"log", "cache"};
-    below.parameters = {image_, "cache=writeback",
+    below.filters_below = {"log", "delay", "cache"};
+    // So slow that a kill after some writes of a commit comes before its last.
+    below.parameters = {image_, "cache=writeback", "wdelay=5ms",
                         absl::StrCat("logfile=", log_)};
     std::filesystem::remove(log_);
     below_ = std::make_unique<Server>(below);
@@ -124,7 +125,7 @@ class ReopenTest : public ServerTest {
   }
 
   const std::string link_ = dir_ / "image.sock", log_ = dir_ / "requests";
-  std::string content_ = RandomBytes(1, kMiB);
+  std::string content_ = RandomBytes(1, 2 * kMiB);
   std::unique_ptr<Server> below_;
 };
 
