@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "overlay/changes.h"
 #include "overlay/keys.h"
-#include "overlay/stack.h"
 
 namespace ext2cow {
 

@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "overlay/superblock.h"
 
 namespace ext2cow {
 namespace {
@@ -27,10 +26,6 @@ struct Layout {
   char boot[36], host[64], store[96];
 };
 static_assert(sizeof(Layout) == sizeof(OwnerBytes));
-static_assert(offsetof(ext2_super_block, s_reserved) <= kMarkOffset - 64,
-              "a later format may want some of the unused bytes");
-static_assert(kMarkOffset >= 512 && kMarkOffset + sizeof(Layout) ==
-                                        offsetof(ext2_super_block, s_checksum));
 
 uint32_t Checksum(Layout layout) {
   layout.checksum = 0;
@@ -46,16 +41,6 @@ void Put(std::string_view text, char (&field)[kSize]) {
 template <size_t kSize>
 std::string Get(const char (&field)[kSize]) {
   return std::string(field, strnlen(field, kSize));
-}
-
-OwnerBytes MarkBytes(const Superblock& superblock) {
-  OwnerBytes bytes;
-  std::copy_n(superblock.begin() + kMarkOffset, bytes.size(), bytes.begin());
-  return bytes;
-}
-
-void SetMark(const OwnerBytes& bytes, Superblock* superblock) {
-  std::copy(bytes.begin(), bytes.end(), superblock->begin() + kMarkOffset);
 }
 
 }  // namespace
@@ -109,35 +94,6 @@ std::string DescribeOwner(const Owner& owner) {
                       absl::FormatTime("%Y-%m-%d %H:%M:%S UTC",
                                        absl::FromUnixSeconds(owner.since),
                                        absl::UTCTimeZone()));
-}
-
-std::optional<Owner> MarkIn(const Superblock& superblock) {
-  return DecodeOwner(MarkBytes(superblock));
-}
-
-bool HasRoomForMark(const Superblock& superblock) {
-  return MarkBytes(superblock) == OwnerBytes{} ||
-         MarkIn(superblock).has_value();
-}
-
-Superblock WithMark(const Superblock& bare, Owner owner) {
-  owner.bare_checksum = StoredChecksum(bare);
-  Superblock marked = bare;
-  SetMark(EncodeOwner(owner), &marked);
-  if (const auto sum = ChecksumOf(marked)) SetStoredChecksum(*sum, &marked);
-  return marked;
-}
-
-Superblock WithoutMark(const Superblock& superblock) {
-  const std::optional<Owner> mark = MarkIn(superblock);
-  if (!mark) return superblock;
-  Superblock bare = superblock;
-  SetMark({}, &bare);
-  // Others that write a superblock know only the checksum with the mark.
-  const auto sum =
-      VerifyChecksum(superblock).ok() ? ChecksumOf(bare) : std::nullopt;
-  SetStoredChecksum(sum.value_or(mark->bare_checksum), &bare);
-  return bare;
 }
 
 }  // namespace ext2cow

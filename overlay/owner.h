@@ -8,8 +8,6 @@
 #include <optional>
 #include <string>
 
-#include "overlay/ext2_reader.h"
-
 namespace ext2cow {
 
 // The writer of an image, as the image itself names it to other machines: 256 bytes
@@ -37,21 +35,6 @@ std::optional<Owner> DecodeOwner(const OwnerBytes& bytes);
 
 // "process 12 on host H (store DIR) since 2026-11-27 03:15:00 UTC".
 std::string DescribeOwner(const Owner& owner);
-
-// The mark lies at the end of what the superblock's format leaves unused, in
-// its second sector like the superblock's checksum, which counts it. Kernel and
-// e2fsprogs keep unknown bytes there. Without the mark a superblock is what the
-// rest of ext2cow knows of it: comparisons, records, generations.
-inline constexpr uint64_t kMarkOffset = 1020 - sizeof(OwnerBytes);
-
-std::optional<Owner> MarkIn(const Superblock& superblock);
-// Whether the bytes are unused, or a mark.
-bool HasRoomForMark(const Superblock& superblock);
-// `bare` has no mark.
-Superblock WithMark(const Superblock& bare, Owner owner);
-// The inverse. Also of a superblock whose two sectors a power cut left unlike,
-// of which the checksum is wrong: what its second sector was is in the mark.
-Superblock WithoutMark(const Superblock& superblock);
 
 }  // namespace ext2cow
 

@@ -8,8 +8,8 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/functional/function_ref.h"
+#include "overlay/changes.h"
 #include "overlay/chunk.h"
-#include "overlay/stack.h"
 #include "overlay/types.h"
 #include "overlay/zero_runs.h"
 

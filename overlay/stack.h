@@ -13,7 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "overlay/block_set.h"
+#include "overlay/changes.h"
 #include "overlay/store.h"
 #include "overlay/types.h"
 
@@ -25,25 +25,7 @@ namespace ext2cow {
 using BelowReader =
     absl::FunctionRef<absl::Status(uint64_t offset, void* buffer, size_t length)>;
 
-enum class ZeroKind : uint8_t {
-  kDiscard,   // becomes a hole (trim; zero that may punch)
-  kAllocate,  // reads as zero, stays allocated (zero with NO_HOLE)
-};
-
 struct LayerSize;  // chunk.h
-
-// What a stack says of a range.
-enum class BlockState : uint8_t { kBelow, kData, kHole, kZero };
-
-// The changes of one address space: disjoint sets of blocks.
-struct SpaceChanges {
-  BlockSet written;
-  BlockSet zeroed;     // ZeroKind::kAllocate
-  BlockSet discarded;  // ZeroKind::kDiscard
-  uint64_t Count() const {
-    return written.Count() + zeroed.Count() + discarded.Count();
-  }
-};
 
 // The account of what a stack's layers hold, as LayerSize counts, and the
 // limits that its writes keep; shared by the sessions of a store. Thread-safe.

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
-#include "overlay/stack.h"
+#include "overlay/changes.h"
 #include "overlay/types.h"
 
 namespace ext2cow {

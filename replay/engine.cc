@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "overlay/owner.h"
+#include "overlay/superblock_mark.h"
 #include "overlay/sync_point.h"
 #include "replay/engine_impl.h"
 #include "replay/image_check.h"
