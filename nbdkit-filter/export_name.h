@@ -6,7 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "replay/engine.h"
+#include "server/engine.h"
 
 namespace ext2cow {
 

@@ -34,7 +34,7 @@
 #include "absl/synchronization/mutex.h"
 #include "nbdkit-filter/background_start.h"
 #include "nbdkit-filter/command_line.h"
-#include "nbdkit-filter/control_server.h"
+#include "server/control_server.h"
 #include "nbdkit-filter/ending.h"
 #include "nbdkit-filter/failure_log.h"
 #include "nbdkit-filter/image_files.h"
@@ -42,10 +42,10 @@
 #include "nbdkit-filter/parameters.h"
 #include "nbdkit-filter/stop_signals.h"
 #include "nbdkit-filter/temporary_store.h"
-#include "overlay/printable.h"
-#include "overlay/reopening_device.h"
-#include "overlay/wakeup.h"
-#include "replay/engine.h"
+#include "overlay/base/printable.h"
+#include "overlay/image/reopening_device.h"
+#include "overlay/base/wakeup.h"
+#include "server/engine.h"
 
 namespace ext2cow {
 namespace {

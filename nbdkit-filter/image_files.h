@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "overlay/image_lock.h"
+#include "overlay/image/image_lock.h"
 
 namespace ext2cow {
 

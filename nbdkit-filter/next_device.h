@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/request_device.h"
+#include "overlay/image/request_device.h"
 
 struct nbdkit_backend;
 struct nbdkit_next_ops;

@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "nbdkit-filter/export_name.h"
-#include "replay/engine.h"
+#include "server/engine.h"
 
 namespace ext2cow {
 

@@ -12,9 +12,9 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
-#include "overlay/descriptor.h"
-#include "overlay/random_hex.h"
-#include "overlay/store.h"
+#include "overlay/base/descriptor.h"
+#include "overlay/base/random_hex.h"
+#include "overlay/store/store.h"
 
 namespace ext2cow {
 namespace {

@@ -21,7 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "overlay/wakeup.h"
+#include "overlay/base/wakeup.h"
 #include "tools/file_device.h"
 #include "tools/map_picture.h"
 #include "tools/nbd_device.h"

@@ -9,9 +9,9 @@
 
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
-#include "nbdkit-filter/control_protocol.h"
-#include "overlay/device.h"
-#include "replay/engine.h"
+#include "server/control_protocol.h"
+#include "overlay/base/device.h"
+#include "server/engine.h"
 
 namespace CLI {
 class App;

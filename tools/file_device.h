@@ -7,8 +7,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "overlay/device.h"
-#include "overlay/image_lock.h"
+#include "overlay/base/device.h"
+#include "overlay/image/image_lock.h"
 
 namespace ext2cow {
 

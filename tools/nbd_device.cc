@@ -10,7 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/request_device.h"
+#include "overlay/image/request_device.h"
 
 namespace ext2cow {
 namespace {

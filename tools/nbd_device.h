@@ -7,7 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "overlay/device.h"
+#include "overlay/base/device.h"
 
 namespace ext2cow {
 

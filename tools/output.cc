@@ -16,9 +16,9 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "overlay/descriptor.h"
-#include "overlay/printable.h"
-#include "overlay/random_hex.h"
+#include "overlay/base/descriptor.h"
+#include "overlay/base/printable.h"
+#include "overlay/base/random_hex.h"
 
 namespace ext2cow {
 namespace {

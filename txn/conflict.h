@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "overlay/types.h"
+#include "overlay/base/types.h"
 #include "txn/isolation.h"
-#include "txn/read_set.h"
-#include "txn/records.h"
+#include "txn/session/read_set.h"
+#include "txn/timeline/records.h"
 
 namespace ext2cow {
 

@@ -12,7 +12,7 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
-#include "replay/engine.h"
+#include "server/engine.h"
 #include "tests/support/image.h"
 #include "tests/support/memory_device.h"
 #include "tests/support/process.h"

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/crash/engine_fixture.h"
 #include "tests/support/clock_of_day.h"
-#include "txn/records.h"
+#include "txn/timeline/records.h"
 
 namespace ext2cow::test {
 namespace {

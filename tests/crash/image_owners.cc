@@ -8,9 +8,9 @@
 #include <functional>
 
 #include "gtest/gtest.h"
-#include "overlay/ext2_io.h"
-#include "overlay/ext2_reader.h"
-#include "overlay/own_blocks.h"
+#include "overlay/ext2/ext2_io.h"
+#include "overlay/ext2/ext2_reader.h"
+#include "overlay/ext2/own_blocks.h"
 #include "tests/crash/recovered.h"
 #include "tests/support/memory_device.h"
 

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "replay/engine.h"
+#include "server/engine.h"
 #include "tests/support/image.h"
 #include "tests/support/memory_device.h"
 #include "tests/support/random_bytes.h"

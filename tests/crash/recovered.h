@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "replay/engine.h"
+#include "server/engine.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/temp_dir.h"
 

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <string>
 
-#include "nbdkit-filter/control_protocol.h"
-#include "replay/engine.h"
-#include "replay/params.h"
+#include "server/control_protocol.h"
+#include "server/engine.h"
+#include "server/params.h"
 #include "tests/fuzz/require.h"
 
 // Input: one line, taken as a request and as an answer.

@@ -16,12 +16,12 @@
 #include <utility>
 #include <vector>
 
-#include "overlay/ext2_io.h"
-#include "overlay/ext2_reader.h"
-#include "overlay/own_blocks.h"
-#include "replay/planner.h"
+#include "overlay/ext2/ext2_io.h"
+#include "overlay/ext2/ext2_reader.h"
+#include "overlay/ext2/own_blocks.h"
+#include "replay/plan/planner.h"
 #include "tests/fuzz/require.h"
-#include "txn/read_set.h"
+#include "txn/session/read_set.h"
 
 // Input: which image of the folder `images` beside the program, damage to its
 // metadata, then a session's changes. Everything that a client could have asked

@@ -6,10 +6,10 @@
 #include <string>
 #include <string_view>
 
-#include "nbdkit-filter/control_protocol.h"
-#include "overlay/chunk.h"
-#include "overlay/keys.h"
-#include "txn/records.h"
+#include "server/control_protocol.h"
+#include "overlay/stack/chunk.h"
+#include "overlay/store/keys.h"
+#include "txn/timeline/records.h"
 
 // fuzz_seeds DIR: inputs to start from, DIR/FUZZER/NUMBER, made with the
 // project's own encoders.

@@ -5,12 +5,12 @@
 #include <string>
 #include <string_view>
 
-#include "overlay/block_set.h"
-#include "overlay/chunk.h"
-#include "overlay/keys.h"
-#include "overlay/record.h"
+#include "overlay/base/block_set.h"
+#include "overlay/stack/chunk.h"
+#include "overlay/store/keys.h"
+#include "overlay/store/record.h"
 #include "tests/fuzz/require.h"
-#include "txn/records.h"
+#include "txn/timeline/records.h"
 
 // Input: one byte that says which decoder, then its bytes. With the high bit set
 // they are a whole record; else the payload of one, which gets its frame and a

@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "overlay/keys.h"
+#include "overlay/store/keys.h"
 #include "rocksdb/db.h"
 #include "tests/support/server_fixture.h"
 

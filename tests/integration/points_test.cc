@@ -13,10 +13,10 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
-#include "overlay/record.h"
-#include "overlay/store.h"
+#include "overlay/store/record.h"
+#include "overlay/store/store.h"
 #include "tests/support/server_fixture.h"
-#include "txn/records.h"
+#include "txn/timeline/records.h"
 
 namespace ext2cow::test {
 namespace {

@@ -10,9 +10,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "overlay/store.h"
+#include "overlay/store/store.h"
 #include "tests/support/server_fixture.h"
-#include "txn/records.h"
+#include "txn/timeline/records.h"
 
 namespace ext2cow::test {
 namespace {

@@ -14,7 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/host.h"
+#include "overlay/base/host.h"
 #include "tests/support/server_fixture.h"
 
 namespace ext2cow::test {

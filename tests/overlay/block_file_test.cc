@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/block_file.h"
+#include "overlay/store/block_file.h"
 
 #include <cstring>
 #include <filesystem>
@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "overlay/types.h"
+#include "overlay/base/types.h"
 #include "tests/support/process.h"
 #include "tests/support/random_bytes.h"
 #include "tests/support/temp_dir.h"

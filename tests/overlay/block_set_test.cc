@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/block_set.h"
+#include "overlay/base/block_set.h"
 
 #include <cstdint>
 #include <random>

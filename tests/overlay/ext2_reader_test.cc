@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/ext2_reader.h"
+#include "overlay/ext2/ext2_reader.h"
 
 #include <cstring>
 #include <string>

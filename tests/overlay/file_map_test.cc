@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/file_map.h"
+#include "overlay/ext2/file_map.h"
 
 #include <algorithm>
 #include <random>

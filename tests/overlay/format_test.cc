@@ -7,9 +7,9 @@
 
 #include <gtest/gtest.h>
 #include "absl/strings/escaping.h"
-#include "overlay/block_set.h"
-#include "overlay/chunk.h"
-#include "overlay/keys.h"
+#include "overlay/base/block_set.h"
+#include "overlay/stack/chunk.h"
+#include "overlay/store/keys.h"
 
 namespace ext2cow {
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/image_lock.h"
+#include "overlay/image/image_lock.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -11,9 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "overlay/host.h"
-#include "overlay/lock_holder.h"
-#include "overlay/store.h"
+#include "overlay/base/host.h"
+#include "overlay/store/lock_holder.h"
+#include "overlay/store/store.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_dir.h"
 

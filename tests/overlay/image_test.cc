@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/image.h"
+#include "overlay/image/image.h"
 
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <utility>
 
-#include "overlay/stack.h"
-#include "overlay/store.h"
+#include "overlay/stack/stack.h"
+#include "overlay/store/store.h"
 #include "tests/support/memory_device.h"
 #include "tests/support/temp_dir.h"
 

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/superblock_mark.h"
+#include "overlay/ext2/superblock_mark.h"
 
 #include <algorithm>
 #include <string>
@@ -8,7 +8,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "overlay/superblock.h"
+#include "overlay/ext2/superblock.h"
 #include "tests/support/image.h"
 
 namespace ext2cow::test {

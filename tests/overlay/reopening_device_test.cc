@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/reopening_device.h"
+#include "overlay/image/reopening_device.h"
 
 #include <string>
 #include <vector>

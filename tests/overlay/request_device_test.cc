@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/request_device.h"
+#include "overlay/image/request_device.h"
 
 #include <algorithm>
 #include <cstring>

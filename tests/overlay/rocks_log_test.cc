@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/rocks_log.h"
+#include "overlay/store/rocks_log.h"
 
 #include <filesystem>
 #include <string>

@@ -1,12 +1,12 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/space_meter.h"
+#include "overlay/store/space_meter.h"
 
 #include <optional>
 #include <vector>
 
-#include "overlay/chunk.h"
-#include "overlay/keys.h"
+#include "overlay/stack/chunk.h"
+#include "overlay/store/keys.h"
 #include "tests/support/stack_fixture.h"
 
 namespace ext2cow {

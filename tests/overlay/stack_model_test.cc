@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "overlay/chunk.h"
+#include "overlay/stack/chunk.h"
 #include "tests/support/stack_fixture.h"
 
 namespace ext2cow {

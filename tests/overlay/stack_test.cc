@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/stack.h"
-#include "overlay/chunk.h"
+#include "overlay/stack/stack.h"
+#include "overlay/stack/chunk.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -14,7 +14,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "overlay/store.h"
+#include "overlay/store/store.h"
 #include "tests/support/process.h"
 #include "tests/support/sync_points.h"
 #include "tests/support/temp_dir.h"

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/store.h"
+#include "overlay/store/store.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/undo_index.h"
+#include "overlay/image/undo_index.h"
 
 #include <algorithm>
 #include <atomic>

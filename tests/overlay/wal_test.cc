@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "overlay/wal.h"
+#include "overlay/store/wal.h"
 
 #include <iterator>
 #include <map>
@@ -13,7 +13,7 @@
 #include <gtest/gtest.h>
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
-#include "overlay/store.h"
+#include "overlay/store/store.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/temp_dir.h"
 

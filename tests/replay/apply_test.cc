@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <gtest/gtest.h>
 
-#include "replay/commit_record.h"
-#include "overlay/reopening_device.h"
+#include "replay/commit/commit_record.h"
+#include "overlay/image/reopening_device.h"
 #include "tests/support/memory_device.h"
 #include "tests/support/volatile_image.h"
 

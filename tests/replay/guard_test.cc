@@ -3,7 +3,7 @@
 //
 // Servers that want one image: who gets it, who loses it, and when each knows.
 // All on one device, as over a network.
-#include "replay/guard.h"
+#include "replay/commit/guard.h"
 
 #include <memory>
 #include <string>
@@ -12,7 +12,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "overlay/superblock.h"
+#include "overlay/ext2/superblock.h"
 #include "tests/support/image.h"
 #include "tests/support/memory_device.h"
 #include "tests/support/sync_points.h"

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <utility>
 
-#include "overlay/ext2_reader.h"
+#include "overlay/ext2/ext2_reader.h"
 
 namespace ext2cow::test {
 

@@ -11,8 +11,8 @@
 
 #include "absl/status/statusor.h"
 #include "gtest/gtest.h"
-#include "overlay/ext2_reader.h"
-#include "replay/planner.h"
+#include "overlay/ext2/ext2_reader.h"
+#include "replay/plan/planner.h"
 #include "tests/support/image.h"
 #include "tests/support/random_bytes.h"
 

@@ -8,7 +8,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "replay/planner.h"
+#include "replay/plan/planner.h"
 #include "tests/replay/plan_fixture.h"
 
 namespace ext2cow::test {

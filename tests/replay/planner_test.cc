@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "replay/planner.h"
+#include "replay/plan/planner.h"
 
 #include <algorithm>
 #include <ostream>

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "gtest/gtest.h"
-#include "replay/engine.h"
+#include "server/engine.h"
 #include "tests/support/image.h"
 #include "tests/support/temp_dir.h"
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "nbdkit-filter/control_protocol.h"
+#include "server/control_protocol.h"
 #include "nlohmann/json.hpp"
 
 namespace ext2cow::test {

@@ -12,7 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "overlay/block_file.h"
+#include "overlay/store/block_file.h"
 
 namespace ext2cow {
 

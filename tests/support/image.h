@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "overlay/device.h"
+#include "overlay/base/device.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_dir.h"
 

@@ -12,7 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/device.h"
+#include "overlay/base/device.h"
 
 namespace ext2cow::test {
 

@@ -15,8 +15,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/block_file.h"
-#include "overlay/device.h"
+#include "overlay/store/block_file.h"
+#include "overlay/base/device.h"
 #include "rocksdb/env.h"
 #include "tests/support/memory_device.h"
 

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include "overlay/keys.h"
-#include "overlay/stack.h"
-#include "overlay/store.h"
+#include "overlay/store/keys.h"
+#include "overlay/stack/stack.h"
+#include "overlay/store/store.h"
 #include "tests/support/fault_files.h"
 #include "tests/support/temp_dir.h"
 

@@ -15,7 +15,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
-#include "overlay/sync_point.h"
+#include "overlay/base/sync_point.h"
 
 namespace ext2cow::test {
 

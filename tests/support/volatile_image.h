@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/device.h"
+#include "overlay/base/device.h"
 
 namespace ext2cow::test {
 

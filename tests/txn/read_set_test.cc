@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "txn/read_set.h"
+#include "txn/session/read_set.h"
 
 #include <gtest/gtest.h>
 

@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "txn/records.h"
+#include "txn/timeline/records.h"
 
 #include <gtest/gtest.h>
 
 #include "absl/strings/escaping.h"
-#include "overlay/record.h"
+#include "overlay/store/record.h"
 
 namespace ext2cow {
 namespace {

@@ -1,12 +1,12 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "txn/store_clock.h"
+#include "txn/timeline/store_clock.h"
 
 #include <memory>
 
 #include <gtest/gtest.h>
 #include "tests/support/stack_fixture.h"
-#include "txn/records.h"
+#include "txn/timeline/records.h"
 
 namespace ext2cow {
 namespace {
