@@ -27,8 +27,8 @@ std::string ShortName(absl::string_view filter) {
 }  // namespace
 
 ServerOptions ParseServerOptions(const std::vector<std::string>& arguments) {
-  // nbdkit(1)'s short options, and the long ones that matter here or may have an
-  // argument in a word of its own.
+  // nbdkit(1)'s short options, and the long ones that matter here or may have
+  // an argument in a word of its own.
   static const char kShort[] = "D:e:fg:i:nop:P:rst:u:U:vV";
   static const option kLong[] = {
       {"read-only", no_argument, nullptr, 'r'},
@@ -87,7 +87,8 @@ absl::StatusOr<ServerOptions> ThisServerOptions() {
   for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
   if (words.empty()) {
     return absl::UnavailableError(
-        "can't read /proc/self/cmdline, which says whether nbdkit runs with -r");
+        "can't read /proc/self/cmdline, which says whether nbdkit runs with "
+        "-r");
   }
   return ParseServerOptions(words);
 }
@@ -97,21 +98,24 @@ absl::Status CheckFiltersBelow(const std::vector<std::string>& filters,
   const char* why = nullptr;
   for (const std::string& filter : filters) {
     if (filter == "retry") {
-      why = "it hides that writes were lost: leave it out, ext2cow opens the image "
-            "again by itself (ext2cow-reopen)";
+      why =
+          "it hides that writes were lost: leave it out, ext2cow opens the "
+          "image "
+          "again by itself (ext2cow-reopen)";
     }
     if (filter == "retry-request") {
-      why = "it takes a second flush for the one that failed: leave it out, "
-            "ext2cow tries again by itself (ext2cow-reopen)";
+      why =
+          "it takes a second flush for the one that failed: leave it out, "
+          "ext2cow tries again by itself (ext2cow-reopen)";
     }
     if (filter == "cache" && cache != "writethrough") {
       why = "it keeps writes back: leave it out, or add cache=writethrough";
     }
     if (why != nullptr) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("--filter=", filter,
-                       " below ext2cow would lose commits to a writable image, as ",
-                       why, "; or serve it read-only, with -r"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "--filter=", filter,
+          " below ext2cow would lose commits to a writable image, as ", why,
+          "; or serve it read-only, with -r"));
     }
   }
   return absl::OkStatus();

@@ -18,7 +18,7 @@ struct ServerOptions {
   std::string group;       // -g
   // Between ext2cow and the plugin; their short names.
   std::vector<std::string> filters_below;
-  std::string plugin;      // its name or path
+  std::string plugin;  // its name or path
 };
 
 // `arguments` with the program's name first.
@@ -26,9 +26,9 @@ ServerOptions ParseServerOptions(const std::vector<std::string>& arguments);
 // Of this process, from /proc/self/cmdline.
 absl::StatusOr<ServerOptions> ThisServerOptions();
 
-// Whether commits are safe above these filters: what is told to be flushed must be
-// so, and what was lost must be known. `cache` is the value of the parameter of that
-// name, of the cache filter.
+// Whether commits are safe above these filters: what is told to be flushed must
+// be so, and what was lost must be known. `cache` is the value of the parameter
+// of that name, of the cache filter.
 absl::Status CheckFiltersBelow(const std::vector<std::string>& filters,
                                const std::string& cache);
 

@@ -16,7 +16,8 @@ namespace ext2cow {
 //
 //   a signal, or AwaitClosed          `close` syncs and closes all that is ours
 //   nbdkit's last client has gone     .cleanup: AwaitClosed ... Finish
-//   else, after `grace`               `hurry`, when `close` is not done; then the
+//   else, after `grace`               `hurry`, when `close` is not done; then
+//   the
 //                                     end, with status 0 when it is by now
 //
 // nbdkit alone would wait for idle clients for ever, with the store locked.

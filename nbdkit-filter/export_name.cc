@@ -15,10 +15,9 @@ absl::Status Bad(const std::string& name, const std::string& why) {
 }
 
 bool IsPoint(const std::string& point) {
-  const bool digits =
-      !point.empty() && point.size() <= 20 &&
-      std::all_of(point.begin(), point.end(),
-                  [](char c) { return c >= '0' && c <= '9'; });
+  const bool digits = !point.empty() && point.size() <= 20 &&
+                      std::all_of(point.begin(), point.end(),
+                                  [](char c) { return c >= '0' && c <= '9'; });
   return digits || point == "latest" || IsValidTag(point);
 }
 
@@ -55,11 +54,11 @@ absl::StatusOr<ExportRequest> ParseExportName(const std::string& name,
   request.path = rules.file;
   std::string subject = name;
   if (rules.file.empty()) {
-    // A colon ends the subject only when what is before it can be one: file names
-    // may hold colons too.
+    // A colon ends the subject only when what is before it can be one: file
+    // names may hold colons too.
     const size_t colon = name.find(":/");
-    const bool has_subject = colon != std::string::npos &&
-                             name.find('/') > colon;
+    const bool has_subject =
+        colon != std::string::npos && name.find('/') > colon;
     if (has_subject) {
       subject = name.substr(0, colon);
       request.path = name.substr(colon + 1);
@@ -67,7 +66,8 @@ absl::StatusOr<ExportRequest> ParseExportName(const std::string& name,
       request.path.clear();  // the whole image
     } else {
       if (name.empty()) {
-        return Bad(name, "it must name a file: NAME:/PATH, @POINT:/PATH or /PATH");
+        return Bad(name,
+                   "it must name a file: NAME:/PATH, @POINT:/PATH or /PATH");
       }
       subject.clear();
       request.path = Absolute(name);

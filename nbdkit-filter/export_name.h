@@ -16,8 +16,8 @@ struct ExportRules {
   std::string session;  // ext2cow-session; empty: the export name chooses it
 };
 
-// What a client's export name asks for (nbdkit-ext2cow-filter(1)). kInvalidArgument
-// says in one line what is wrong.
+// What a client's export name asks for (nbdkit-ext2cow-filter(1)).
+// kInvalidArgument says in one line what is wrong.
 absl::StatusOr<ExportRequest> ParseExportName(const std::string& name,
                                               const ExportRules& rules);
 

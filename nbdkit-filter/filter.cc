@@ -4,7 +4,8 @@
 // The nbdkit filter: translates nbdkit's callbacks into calls of the engine.
 //
 //   .config            parameters
-//   .get_ready         the store's lock, before nbdkit goes to the background; its
+//   .get_ready         the store's lock, before nbdkit goes to the background;
+//   its
 //                      parent waits for the end of .after_fork
 //   .after_fork        the image, the engine, its threads, the control socket
 //   .open ... .close   one Connection
@@ -34,7 +35,6 @@
 #include "absl/synchronization/mutex.h"
 #include "nbdkit-filter/background_start.h"
 #include "nbdkit-filter/command_line.h"
-#include "server/control_server.h"
 #include "nbdkit-filter/ending.h"
 #include "nbdkit-filter/failure_log.h"
 #include "nbdkit-filter/image_files.h"
@@ -43,8 +43,9 @@
 #include "nbdkit-filter/stop_signals.h"
 #include "nbdkit-filter/temporary_store.h"
 #include "overlay/base/printable.h"
-#include "overlay/image/reopening_device.h"
 #include "overlay/base/wakeup.h"
+#include "overlay/image/reopening_device.h"
+#include "server/control_server.h"
 #include "server/engine.h"
 
 namespace ext2cow {
@@ -75,19 +76,21 @@ Server* server() {
   return server;
 }
 
-// Debian builds Abseil so that every lock is checked against deadlocks, under one
-// lock for all; the tests' own programs keep that.
+// Debian builds Abseil so that every lock is checked against deadlocks, under
+// one lock for all; the tests' own programs keep that.
 void Load() {
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // Every layer with data in a file may need a descriptor.
   rlimit files;
-  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0 &&
+      files.rlim_cur < files.rlim_max) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
   }
-  // nbdkit has 16 threads for each client, and glibc up to 8 arenas for each CPU
-  // to spread them over, which all keep what was freed in them: with 256 clients
-  // on 2 CPUs 310 to 390 MiB more than nbdkit's file plugin, with so many 286.
+  // nbdkit has 16 threads for each client, and glibc up to 8 arenas for each
+  // CPU to spread them over, which all keep what was freed in them: with 256
+  // clients on 2 CPUs 310 to 390 MiB more than nbdkit's file plugin, with so
+  // many 286.
   if (std::getenv("MALLOC_ARENA_MAX") == nullptr) {
     mallopt(M_ARENA_MAX, 2 * std::max(2, get_nprocs()));
   }
@@ -199,14 +202,14 @@ absl::StatusOr<Owner> FutureOwner(const ServerOptions& options) {
   if (const passwd* user = getpwnam(options.user.c_str())) {
     owner.user = user->pw_uid;
     owner.group = user->pw_gid;
-  } else if (!options.user.empty() && 
+  } else if (!options.user.empty() &&
              !absl::SimpleAtoi(options.user, &owner.user)) {
     return absl::InvalidArgumentError(
         absl::StrCat("there is no user ", options.user));
   }
   if (const group* group = getgrnam(options.group.c_str())) {
     owner.group = group->gr_gid;
-  } else if (!options.group.empty() && 
+  } else if (!options.group.empty() &&
              !absl::SimpleAtoi(options.group, &owner.group)) {
     return absl::InvalidArgumentError(
         absl::StrCat("there is no group ", options.group));
@@ -228,8 +231,8 @@ absl::Status BeReady(int thread_model) {
   s->filters_below = options->filters_below;
   auto owner = FutureOwner(*options);
   if (!owner.ok()) return owner.status();
-  auto lock = StoreLock::Acquire(s->parameters.store, /*create=*/true,
-                                 owner->user);
+  auto lock =
+      StoreLock::Acquire(s->parameters.store, /*create=*/true, owner->user);
   if (!lock.ok()) return lock.status();
   s->lock = *std::move(lock);
   if (!options->user.empty() || !options->group.empty()) {
@@ -252,9 +255,9 @@ absl::Status BeReady(int thread_model) {
 
 int GetReady(int thread_model) { return Started(BeReady(thread_model)); }
 
-// nbdkit closes connections when it stops. Where a filter stopped it, it tells that
-// to nobody but a thread that sleeps (and logs an error then). One of its own, for a
-// connection's also wakes when the client is gone.
+// nbdkit closes connections when it stops. Where a filter stopped it, it tells
+// that to nobody but a thread that sleeps (and logs an error then). One of its
+// own, for a connection's also wakes when the client is gone.
 bool IsStopping() {
   if (StopSignalled()) return true;
   bool stopping = true;  // keeps sessions, if in doubt
@@ -308,19 +311,18 @@ absl::Status StartServing(nbdkit_backend* backend) {
   s->parameters.engine.log = [](const std::string& line) {
     failures()->Note("times", line, "ext2cow: " + line);
   };
-  auto engine = Engine::Open(std::move(s->lock), s->device.get(),
-                             s->parameters.engine);
+  auto engine =
+      Engine::Open(std::move(s->lock), s->device.get(), s->parameters.engine);
   if (!engine.ok()) return engine.status();
   s->engine = *std::move(engine);
-  s->device->set_check([s](const Device& fresh) {
-    return s->engine->CheckReopened(fresh);
-  });
+  s->device->set_check(
+      [s](const Device& fresh) { return s->engine->CheckReopened(fresh); });
   if (!s->parameters.rules.file.empty()) {
     absl::Status found = s->engine->CheckFile(s->parameters.rules.file);
     if (!found.ok()) {
-      return absl::Status(found.code(),
-                          absl::StrCat("ext2file=", std::string(found.message()),
-                                       "; name another file"));
+      return absl::Status(
+          found.code(), absl::StrCat("ext2file=", std::string(found.message()),
+                                     "; name another file"));
     }
   }
   s->control = std::make_unique<ControlServer>(s->engine.get());
@@ -331,16 +333,16 @@ absl::Status StartServing(nbdkit_backend* backend) {
   s->sums_up = std::thread([s] {
     while (!s->stop_summing.WaitFor(kSumUpEvery)) failures()->SumUp();
   });
-  s->ending = std::make_unique<Ending>(Ending::Steps{
-      .close = CloseAll,
-      .hurry = [s] { s->device->Fail("the server stops"); },
-      .leave = RemoveOwnTemporaryStore,
-      .grace = s->parameters.stop_grace});
+  s->ending = std::make_unique<Ending>(
+      Ending::Steps{.close = CloseAll,
+                    .hurry = [s] { s->device->Fail("the server stops"); },
+                    .leave = RemoveOwnTemporaryStore,
+                    .grace = s->parameters.stop_grace});
   return absl::OkStatus();
 }
 
-// Threads that start meanwhile leave the signals that end a server to nbdkit's own:
-// its handler writes to a pipe that it closes while others may still run.
+// Threads that start meanwhile leave the signals that end a server to nbdkit's
+// own: its handler writes to a pipe that it closes while others may still run.
 class QuitSignalsBlocked {
  public:
   QuitSignalsBlocked() {
@@ -474,8 +476,8 @@ int Trim(nbdkit_next*, void* handle, uint32_t count, uint64_t offset,
 
 int Zero(nbdkit_next*, void* handle, uint32_t count, uint64_t offset,
          uint32_t flags, int* err) {
-  const ZeroKind kind = flags & NBDKIT_FLAG_MAY_TRIM ? ZeroKind::kDiscard
-                                                     : ZeroKind::kAllocate;
+  const ZeroKind kind =
+      flags & NBDKIT_FLAG_MAY_TRIM ? ZeroKind::kDiscard : ZeroKind::kAllocate;
   return Answer(handle,
                 FlushIf(flags, handle, Of(handle)->Zero(offset, count, kind)),
                 err);
@@ -510,7 +512,8 @@ nbdkit_filter MakeFilter() {
   nbdkit_filter f{};
   f.name = "ext2cow";
   f.longname = "nbdkit ext2cow filter";
-  f.description = "serve files of an ext2/3/4 image to many clients, copy on write";
+  f.description =
+      "serve files of an ext2/3/4 image to many clients, copy on write";
   f.load = Load;
   f.config = Config;
   f.config_complete = ConfigComplete;

@@ -36,10 +36,9 @@ absl::StatusCode CodeOf(int error) {
 
 absl::Status Failed(const char* what, uint64_t offset, uint64_t length,
                     int error) {
-  return absl::Status(
-      CodeOf(error),
-      absl::StrCat("the image: ", what, " of ", length, " bytes at ", offset,
-                   ": ", std::strerror(error)));
+  return absl::Status(CodeOf(error), absl::StrCat("the image: ", what, " of ",
+                                                  length, " bytes at ", offset,
+                                                  ": ", std::strerror(error)));
 }
 
 }  // namespace
@@ -50,7 +49,8 @@ absl::StatusOr<std::unique_ptr<NextDevice>> NextDevice::Open(
   device->next_ = nbdkit_next_context_open(backend, read_only, "", 1);
   if (device->next_ == nullptr) {
     return absl::UnavailableError(
-        "the plugin can't open the image: its own message, which nbdkit -f shows, "
+        "the plugin can't open the image: its own message, which nbdkit -f "
+        "shows, "
         "says why");
   }
   if (device->next_->prepare(device->next_) == -1) {
@@ -71,8 +71,8 @@ absl::Status NextDevice::Prepare(bool read_only) {
   const int flush = next_->can_flush(next_);
   const int trim = next_->can_trim(next_);
   const int zero = next_->can_zero(next_);
-  const int others[] = {next_->is_rotational(next_), next_->can_fua(next_),
-                        next_->can_fast_zero(next_), next_->can_extents(next_),
+  const int others[] = {next_->is_rotational(next_),  next_->can_fua(next_),
+                        next_->can_fast_zero(next_),  next_->can_extents(next_),
                         next_->can_multi_conn(next_), next_->can_cache(next_)};
   const int least = *std::min_element(std::begin(others), std::end(others));
   if (size < 0 || std::min({block, write, flush, trim, zero, least}) < 0) {

@@ -14,9 +14,9 @@ struct nbdkit_next_ops;
 
 namespace ext2cow {
 
-// nbdkit's next layer as a device: one context, opened after the fork and shared
-// by all connections and the committer (nbdkit_next_context_open). Errors as
-// ReopeningDevice wants them.
+// nbdkit's next layer as a device: one context, opened after the fork and
+// shared by all connections and the committer (nbdkit_next_context_open).
+// Errors as ReopeningDevice wants them.
 class NextDevice : public RequestDevice {
  public:
   // `serialize`: the layers below are not parallel (nbdkit serialises only what

@@ -8,7 +8,8 @@
 namespace ext2cow {
 
 const char kParametersHelp[] =
-    "ext2file=/PATH|exportname  (required) The file to serve, or the export name\n"
+    "ext2file=/PATH|exportname  (required) The file to serve, or the export "
+    "name\n"
     "                           chooses it.\n"
     "ext2cow-store=DIR          Where sessions are kept (made if missing).\n"
     "ext2cow-session=NAME       The session that every connection joins.\n"
@@ -27,10 +28,13 @@ const char kParametersHelp[] =
     "                           (default 5s, 0: never).\n"
     "ext2cow-points=yes|no      Clients may open @POINT (default yes).\n"
     "ext2cow-cache=SIZE         Memory for caches (default 256M).\n"
-    "ext2cow-takeover=yes|no    Take the image from a server that is gone (default\n"
+    "ext2cow-takeover=yes|no    Take the image from a server that is gone "
+    "(default\n"
     "                           no).\n"
-    "ext2cow-control=PATH|none  The control socket (default DIR/control.sock).\n"
-    "ext2cow-reopen=DURATION    How long an image that went away is opened again\n"
+    "ext2cow-control=PATH|none  The control socket (default "
+    "DIR/control.sock).\n"
+    "ext2cow-reopen=DURATION    How long an image that went away is opened "
+    "again\n"
     "                           (default 60s; 0: never).\n"
     "ext2cow-stop-grace=DURATION\n"
     "                           How long a stopping server waits for clients\n"
@@ -120,10 +124,11 @@ absl::StatusOr<bool> Parameters::Take(
     store = absolute(value);
   } else if (key == "ext2cow-session") {
     if (!IsValidName(value)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "ext2cow-session=", value,
-          ": a session's name is letters, digits, '.', '_' and '-', at most 64, "
-          "the first a letter or digit"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("ext2cow-session=", value,
+                       ": a session's name is letters, digits, '.', '_' and "
+                       "'-', at most 64, "
+                       "the first a letter or digit"));
     }
     rules.session = value;
   } else if (key == "ext2cow-on-disconnect") {

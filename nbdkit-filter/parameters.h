@@ -21,15 +21,15 @@ struct Parameters {
   ExportRules rules;
   std::string store;    // empty: a private temporary one
   std::string control;  // empty: STORE/control.sock; "none"
-  absl::Duration reopen = absl::Seconds(60);      // zero: never
+  absl::Duration reopen = absl::Seconds(60);  // zero: never
   absl::Duration stop_grace = absl::Seconds(10);
   std::string cache;  // of nbdkit's cache filter, which is not ours
   bool takeover = false;
   EngineOptions engine;
 
-  // Takes one parameter. False: it is not ours. kInvalidArgument says in one line
-  // what is wrong with the value. `parse_size` is nbdkit_parse_size (< 0: bad);
-  // `absolute` is nbdkit_absolute_path.
+  // Takes one parameter. False: it is not ours. kInvalidArgument says in one
+  // line what is wrong with the value. `parse_size` is nbdkit_parse_size (< 0:
+  // bad); `absolute` is nbdkit_absolute_path.
   absl::StatusOr<bool> Take(
       const std::string& key, const std::string& value,
       const std::function<int64_t(const std::string&)>& parse_size,

@@ -15,8 +15,8 @@
 // Parts of what commands answer.
 namespace ext2cow {
 
-// An answer's list of ranges is cut after so many, for each takes near 1 KiB while
-// the answer is made: `skip` asks for what follows them.
+// An answer's list of ranges is cut after so many, for each takes near 1 KiB
+// while the answer is made: `skip` asks for what follows them.
 class RangePage {
  public:
   static constexpr uint64_t kRanges = 16384;

@@ -1,15 +1,18 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// check: the store against itself and the image, changing nothing. It goes against
-// what was there when it began, which it pins; clients, commits and gc go on.
+// check: the store against itself and the image, changing nothing. It goes
+// against what was there when it began, which it pins; clients, commits and gc
+// go on.
 //
 //   what it reads                      what keeps it as it is
 //   layers that don't change           a reference to each, as a snapshot has
 //   generations                        a pin on each, as a connection has
-//   the newest layer of a session      nothing: a piece at a time through the session
-//                                      when that is in use, else alone; again when
-//                                      somebody loaded the session meanwhile
+//   the newest layer of a session      nothing: a piece at a time through the
+//   session
+//                                      when that is in use, else alone; again
+//                                      when somebody loaded the session
+//                                      meanwhile
 //
 //   what is lost or wrong              what tells
 //   a block of a layer                 its checksum
@@ -149,15 +152,16 @@ void EngineImpl::CheckLayer(LayerId layer, bool unclean, const std::string& who,
         return CheckGoesOn();
       },
       [&](SpaceId space, uint64_t block, const std::string& what) {
-        report(absl::StrCat("layer ", layer, ", inode ", space, ", block ", block,
-                            ": ", what),
+        report(absl::StrCat("layer ", layer, ", inode ", space, ", block ",
+                            block, ": ", what),
                who);
       });
   if (!s.ok()) report(std::string(s.message()), who);
 }
 
-void EngineImpl::CheckChanged(const std::vector<LayerId>& layers, uint64_t bytes,
-                              const std::string& who, const Report& report) {
+void EngineImpl::CheckChanged(const std::vector<LayerId>& layers,
+                              uint64_t bytes, const std::string& who,
+                              const Report& report) {
   uint64_t found = 0;
   if (!layers.empty()) {
     auto stack = Stack::Open(store_.get(), layers, {.read_only = true});
@@ -191,8 +195,8 @@ void EngineImpl::CheckLayers(const Claims& claims, const Report& report,
   }
 }
 
-// Through the session's own stack: what its clients write meanwhile is seen whole.
-// The gate is let go between two pieces.
+// Through the session's own stack: what its clients write meanwhile is seen
+// whole. The gate is let go between two pieces.
 bool EngineImpl::CheckLive(Session* session, const Report& report) {
   const std::string who = "session " + session->name();
   bool left = false;
@@ -215,7 +219,8 @@ bool EngineImpl::CheckLive(Session* session, const Report& report) {
             [](uint64_t, void*, size_t) { return absl::OkStatus(); });
       },
       [&](SpaceId space, uint64_t block, const std::string& what) {
-        report(absl::StrCat("inode ", space, ", block ", block, ": ", what), who);
+        report(absl::StrCat("inode ", space, ", block ", block, ": ", what),
+               who);
       });
   if (!s.ok()) report(std::string(s.message()), who);
   return !left;
@@ -268,7 +273,8 @@ void EngineImpl::CheckSession(const std::string& name, const Report& report) {
       UnrefLayers(record.layers);
     });
     std::vector<std::pair<std::string, std::string>> found;
-    const Report keep = [&](const std::string& what, const std::string& affects) {
+    const Report keep = [&](const std::string& what,
+                            const std::string& affects) {
       found.emplace_back(what, affects);
     };
     const bool whole = session != nullptr ? CheckLive(session.get(), keep)

@@ -156,7 +156,8 @@ absl::StatusOr<Json> EngineImpl::Snapshot(const Json& params) {
         return SaveSession(std::move(record), /*sync=*/true);
       });
   if (!status.ok()) return status;
-  return Json{{"session", *name}, {"snapshot", *snap}, {"generation", generation}};
+  return Json{
+      {"session", *name}, {"snapshot", *snap}, {"generation", generation}};
 }
 
 absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
@@ -171,9 +172,9 @@ absl::StatusOr<Json> EngineImpl::Rollback(const Json& params) {
     Reclaim();  // soon: who rolls back wants to go on
   });
   SyncPoint("rollback:taken");
-  const auto it = std::find_if(
-      record->snapshots.begin(), record->snapshots.end(),
-      [&](const SnapshotRecord& s) { return s.name == *snap; });
+  const auto it =
+      std::find_if(record->snapshots.begin(), record->snapshots.end(),
+                   [&](const SnapshotRecord& s) { return s.name == *snap; });
   if (it == record->snapshots.end()) return NoSnapshot(*name, *snap);
   auto layer = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
@@ -231,7 +232,8 @@ absl::StatusOr<Json> EngineImpl::Clone(const Json& params) {
     const SnapshotRecord* snapshot =
         from == nullptr ? nullptr
                         : Catalog::FindSnapshot(*from, source->snapshot);
-    if (snapshot == nullptr) return NoSnapshot(source->session, source->snapshot);
+    if (snapshot == nullptr)
+      return NoSnapshot(source->session, source->snapshot);
     status = is_new(*from);
     if (status.ok()) status = make(*snapshot);
   }
@@ -263,16 +265,15 @@ absl::StatusOr<Json> EngineImpl::Rm(const Json& params) {
     std::erase_if(record.snapshots, [&](const SnapshotRecord& s) {
       return s.name == source->snapshot;
     });
-    const bool unused = Catalog::IsUnused(record) &&
-                        !live_.contains(source->session);
+    const bool unused =
+        Catalog::IsUnused(record) && !live_.contains(source->session);
     absl::Status s = unused ? DropSession(source->session)
                             : SaveSession(std::move(record), /*sync=*/true);
     if (!s.ok()) return s;
   } else {
     auto record = TakeRecord(source->session, Flag(params, "force"));
     if (!record.ok()) return record.status();
-    auto give_back =
-        absl::MakeCleanup([&] { ReturnRecord(source->session); });
+    auto give_back = absl::MakeCleanup([&] { ReturnRecord(source->session); });
     SyncPoint("rm:taken");
     absl::MutexLock lock(&mu_);
     if (absl::Status s = DropSession(source->session); !s.ok()) return s;

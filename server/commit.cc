@@ -7,15 +7,16 @@
 //   freeze                                        its generation
 //   check                                         the newest generation
 //   plan                                          "
-//   record                                        the one that it makes, without
+//   record                                        the one that it makes,
+//   without
 //                                                 the layers that are in it
 //   sync      layers, undo, pieces, their names   "
 //   apply     the image, then "applied"           "
 //
 // Requests that wait are recorded one after another, then synced and applied
-// together: each is planned on the one before, which the image shows through its
-// redo. Until the sync no other client sees what they make: requests of one whose
-// session has moved there wait for it.
+// together: each is planned on the one before, which the image shows through
+// its redo. Until the sync no other client sees what they make: requests of one
+// whose session has moved there wait for it.
 #include <algorithm>
 #include <utility>
 
@@ -75,7 +76,7 @@ Json EmptyJson(const Session& session) {
 }
 
 Json CommitJson(const std::string& result, const std::string& session,
-                          const GenerationRecord& generation) {
+                const GenerationRecord& generation) {
   Json files = Json::array();
   for (const GenerationRecord::File& file : generation.files) {
     files.push_back({{"path", file.path}, {"blocks", file.blocks}});
@@ -292,18 +293,17 @@ absl::StatusOr<Plan> EngineImpl::PlanCommit(const Frozen& frozen) {
   return MakePlan(
       view, files,
       [&](SpaceId inode, uint64_t offset, void* buffer, size_t length) {
-        return frozen.stack->Read(
-            inode, offset, buffer, length,
-            [&](uint64_t at, void* to, size_t n) {
-              return maps.at(inode)->Read(view, at, to, n);
-            });
+        return frozen.stack->Read(inode, offset, buffer, length,
+                                  [&](uint64_t at, void* to, size_t n) {
+                                    return maps.at(inode)->Read(view, at, to,
+                                                                n);
+                                  });
       },
       Now());
 }
 
 GenerationRecord EngineImpl::Describe(const Session& session,
-                                      const Frozen& frozen,
-                                      const Plan& plan) {
+                                      const Frozen& frozen, const Plan& plan) {
   GenerationRecord generation;
   generation.time = Now();
   generation.session = session.name();

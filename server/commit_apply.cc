@@ -106,9 +106,9 @@ absl::Status EngineImpl::MarkApplied() {
     rocksdb::WriteBatch batch;
     batch.Put(IdentityKey(), EncodeIdentity(identity));
     std::vector<GenerationRecord> applied = Settle(&batch);
-    // Not synced: who loses it to a power cut applies the commits once more, from
-    // the layers and pieces that then are there still. What they are freed for
-    // comes after the next sync.
+    // Not synced: who loses it to a power cut applies the commits once more,
+    // from the layers and pieces that then are there still. What they are freed
+    // for comes after the next sync.
     absl::Status status = store_->Write(&batch, /*sync=*/false);
     if (!status.ok()) return status;
     Forget(std::move(applied));
@@ -150,10 +150,11 @@ absl::Status EngineImpl::FinishPending() {
   if (status.ok()) return status;
   return absl::Status(
       status.code(),
-      absl::StrCat("commit ", last,
-                   " is recorded but not yet applied to the image, and applying "
-                   "it failed again: ",
-                   status.message()));
+      absl::StrCat(
+          "commit ", last,
+          " is recorded but not yet applied to the image, and applying "
+          "it failed again: ",
+          status.message()));
 }
 
 absl::Status EngineImpl::ApplyPending(const Progress& progress) {

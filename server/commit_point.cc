@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What a commit records, and the sync that makes it count. Until then nobody but the
-// session that was committed sees it.
+// What a commit records, and the sync that makes it count. Until then nobody
+// but the session that was committed sees it.
 #include <algorithm>
 #include <deque>
 #include <future>
@@ -17,7 +17,8 @@ namespace ext2cow {
 namespace {
 
 constexpr uint64_t kPieceBlocks = (1 << 20) / kBlockSize;
-constexpr size_t kCopiersAtOnce = 3;  // one reads while another waits for the disk
+constexpr size_t kCopiersAtOnce =
+    3;  // one reads while another waits for the disk
 
 // Blocks of the image that come to lie one after another.
 struct CopyPiece {
@@ -41,15 +42,16 @@ absl::Status Copy(const View& view, const CopyPiece& piece, Stack* layer) {
     if (!status.ok()) return status;
     filled += range.count;
   }
-  return layer->Write(kPhysicalSpace, piece.to * kBlockSize, buffer.data(),
-                      piece.count * kBlockSize, [](uint64_t, void*, size_t) {
-                        return absl::InternalError(
-                            "an undo block was written in part");
-                      });
+  return layer->Write(
+      kPhysicalSpace, piece.to * kBlockSize, buffer.data(),
+      piece.count * kBlockSize, [](uint64_t, void*, size_t) {
+        return absl::InternalError("an undo block was written in part");
+      });
 }
 
 // Copies `blocks` of `view`, one after another, to the start of the layer.
-absl::Status CopyBlocks(const View& view, const BlockSet& blocks, Stack* layer) {
+absl::Status CopyBlocks(const View& view, const BlockSet& blocks,
+                        Stack* layer) {
   CopyPiece piece;
   std::deque<std::future<absl::Status>> copiers;
   absl::Status status;
@@ -62,10 +64,9 @@ absl::Status CopyBlocks(const View& view, const BlockSet& blocks, Stack* layer) 
       if (piece.count == kPieceBlocks) {
         if (copiers.size() == kCopiersAtOnce) finish_oldest();
         const uint64_t next = piece.to + piece.count;
-        copiers.push_back(
-            std::async([&view, layer, piece = std::move(piece)] {
-              return Copy(view, piece, layer);
-            }));
+        copiers.push_back(std::async([&view, layer, piece = std::move(piece)] {
+          return Copy(view, piece, layer);
+        }));
         piece = {.to = next};
       }
       const uint64_t n = std::min(run.count, kPieceBlocks - piece.count);
@@ -89,9 +90,11 @@ absl::Status EngineImpl::WriteUndo(const Session* session,
   bool read = true;  // perhaps soon, and not for history alone
   {
     absl::MutexLock lock(&mu_);
-    read = catalog_.NewestNeededBeside(session != nullptr ? session->name() : "");
+    read =
+        catalog_.NewestNeededBeside(session != nullptr ? session->name() : "");
     if (!read && history_ == 0) {
-      pins_held_ = true;  // until Record ends: nobody opens what can't be undone
+      pins_held_ =
+          true;  // until Record ends: nobody opens what can't be undone
       return absl::OkStatus();
     }
     if (!fresh.empty()) {  // else all the same, of perhaps thousands
@@ -106,8 +109,8 @@ absl::Status EngineImpl::WriteUndo(const Session* session,
   blocks.Subtract(fresh);
   auto layer = store_->NewLayerId();
   if (!layer.ok()) return layer.status();
-  auto undo = Stack::Open(store_.get(), {*layer}, {.start_sync_early = true,
-                                                .uncached = !read});
+  auto undo = Stack::Open(store_.get(), {*layer},
+                          {.start_sync_early = true, .uncached = !read});
   if (!undo.ok()) return undo.status();
   const View view(image_.get(), record.generation - 1);
   generation->undo = *layer;
@@ -127,8 +130,8 @@ absl::Status EngineImpl::Publish(
   IdentityRecord identity = catalog_.identity();
   identity.newest = generation.number;
   // A start that keeps more history must not read what WriteUndo gave up.
-  identity.oldest =
-      generation.undo == 0 ? generation.number : catalog_.OldestNeeded(history_);
+  identity.oldest = generation.undo == 0 ? generation.number
+                                         : catalog_.OldestNeeded(history_);
   identity.superblock = record->superblock_after;
   batch->Put(GenerationKey(generation.number), EncodeGeneration(generation));
   batch->Put(IdentityKey(), EncodeIdentity(identity));

@@ -6,8 +6,8 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
-#include "server/engine_impl.h"
 #include "replay/commit/image_check.h"
+#include "server/engine_impl.h"
 
 namespace ext2cow {
 namespace {

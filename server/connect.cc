@@ -74,10 +74,10 @@ class SessionConnection : public Connection {
   absl::Status Extents(
       uint64_t offset, uint64_t length,
       absl::FunctionRef<bool(ByteRange, Extent)> visit) override {
-    return session_->Describe(inode_, offset, length,
-                              [&](ByteRange range, Session::Extent extent) {
-                                return visit(range, static_cast<Extent>(extent));
-                              });
+    return session_->Describe(
+        inode_, offset, length, [&](ByteRange range, Session::Extent extent) {
+          return visit(range, static_cast<Extent>(extent));
+        });
   }
   void Close() override {
     if (!closed_.exchange(true)) engine_->Leave(session_);
@@ -122,10 +122,9 @@ class PointConnection : public Connection {
     if (absl::Status s = point.Closed(); !s.ok()) return s;
     SyncPoint("point:read");
     if (point.stack == nullptr) return ReadImage(offset, buffer, length);
-    return point.stack->Read(what_.inode, offset, buffer, length,
-                             [&](uint64_t at, void* to, size_t n) {
-                               return ReadImage(at, to, n);
-                             });
+    return point.stack->Read(
+        what_.inode, offset, buffer, length,
+        [&](uint64_t at, void* to, size_t n) { return ReadImage(at, to, n); });
   }
   absl::Status Write(uint64_t, const void*, size_t) override {
     return ReadOnlyError();
@@ -184,29 +183,30 @@ absl::Status PointConnection::Extents(
     DescribeImage({offset, length}, visit);
     return absl::OkStatus();
   }
-  point.stack->Describe(
-      what_.inode, offset, length, [&](ByteRange range, BlockState state) {
-        switch (state) {
-          case BlockState::kBelow:
-            return DescribeImage(range, visit);
-          case BlockState::kData:
-            return visit(range, Extent::kData);
-          case BlockState::kZero:
-            return visit(range, Extent::kZero);
-          case BlockState::kHole:
-            return visit(range, Extent::kHole);
-        }
-        return false;
-      });
+  point.stack->Describe(what_.inode, offset, length,
+                        [&](ByteRange range, BlockState state) {
+                          switch (state) {
+                            case BlockState::kBelow:
+                              return DescribeImage(range, visit);
+                            case BlockState::kData:
+                              return visit(range, Extent::kData);
+                            case BlockState::kZero:
+                              return visit(range, Extent::kZero);
+                            case BlockState::kHole:
+                              return visit(range, Extent::kHole);
+                          }
+                          return false;
+                        });
   return absl::OkStatus();
 }
 
 absl::Status CheckName(const std::string& name, const char* what) {
   if (IsValidName(name)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "'", name, "' is no ", what,
-      " name: letters, digits, '.', '_' and '-', at most 64, the first a letter "
-      "or digit"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", name, "' is no ", what,
+                   " name: letters, digits, '.', '_' and '-', at most 64, the "
+                   "first a letter "
+                   "or digit"));
 }
 
 }  // namespace
@@ -219,9 +219,9 @@ absl::StatusOr<Generation> EngineImpl::FindPoint(
   if (absl::SimpleAtoi(point, &generation)) {
     const Generation oldest = catalog_.OldestNeeded(history_);
     if (generation <= newest && generation >= oldest) return generation;
-    return absl::NotFoundError(
-        absl::StrCat("generation ", point, " is not kept: ", oldest, " to ",
-                     newest, " are"));
+    return absl::NotFoundError(absl::StrCat("generation ", point,
+                                            " is not kept: ", oldest, " to ",
+                                            newest, " are"));
   }
   const auto tag = catalog_.tags().find(point);
   if (tag == catalog_.tags().end()) {
@@ -241,8 +241,9 @@ absl::StatusOr<std::pair<SpaceId, ServedFile>> EngineImpl::FindFile(
   if (!inode.ok()) return inode.status();
   auto file = maps_->File(generation, *inode);
   if (!file.ok()) {
-    return absl::Status(file.status().code(),
-                        absl::StrCat(path, ": ", std::string(file.status().message())));
+    return absl::Status(
+        file.status().code(),
+        absl::StrCat(path, ": ", std::string(file.status().message())));
   }
   return std::pair(*inode, *std::move(file));
 }
@@ -286,8 +287,8 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectSession(
   } else if (absl::Status s = CheckName(name, "session"); !s.ok()) {
     return s;
   }
-  auto session = Acquire(
-      name, anonymous ? User::kAnonymousConnection : User::kConnection);
+  auto session =
+      Acquire(name, anonymous ? User::kAnonymousConnection : User::kConnection);
   if (!session.ok()) return session.status();
   auto file = OpenFile(session->get(), request.path);
   if (!file.ok()) {
@@ -317,9 +318,8 @@ absl::StatusOr<std::unique_ptr<Connection>> EngineImpl::ConnectPoint(
               ? nullptr
               : Catalog::FindSnapshot(*session, request.snapshot);
       if (snapshot == nullptr) {
-        return absl::NotFoundError(absl::StrCat("there is no snapshot ",
-                                                request.session, "@",
-                                                request.snapshot));
+        return absl::NotFoundError(absl::StrCat(
+            "there is no snapshot ", request.session, "@", request.snapshot));
       }
       if (snapshot->generation < catalog_.identity().adopted) {
         return absl::FailedPreconditionError(
@@ -443,9 +443,9 @@ void EngineImpl::ListExports(
                        const std::string& what, Generation generation) {
     // A stale one can't be opened.
     if (!more || generation < adopted) return;
-    more = visit(
-        ExportListing{file.empty() ? name : absl::StrCat(name, ":", file),
-                      absl::StrCat(what, generation)});
+    more =
+        visit(ExportListing{file.empty() ? name : absl::StrCat(name, ":", file),
+                            absl::StrCat(what, generation)});
   };
   const auto add_session = [&](const SessionRecord& session,
                                absl::string_view file) {

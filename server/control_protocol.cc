@@ -30,7 +30,8 @@ absl::Status SocketError(const char* doing) {
 }
 
 std::string Dump(const json& object) {
-  // Names come from users: bytes that are no UTF-8 are replaced, never thrown at.
+  // Names come from users: bytes that are no UTF-8 are replaced, never thrown
+  // at.
   return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
@@ -60,8 +61,8 @@ bool IsTooDeep(const std::string& line) {
   return false;
 }
 
-// The member of `object` when that is an object and the member of this type, else
-// `fallback`: the other side may have sent anything.
+// The member of `object` when that is an object and the member of this type,
+// else `fallback`: the other side may have sent anything.
 template <typename T>
 T Member(const json& object, const char* key, T fallback) {
   const auto it = object.find(key);
@@ -139,10 +140,8 @@ void ControlStream::TryWriteLine(const std::string& line) {
 
 std::string FormatRequest(uint64_t id, const std::string& method,
                           const json& params) {
-  return Dump({{"jsonrpc", "2.0"},
-               {"id", id},
-               {"method", method},
-               {"params", params}});
+  return Dump(
+      {{"jsonrpc", "2.0"}, {"id", id}, {"method", method}, {"params", params}});
 }
 
 absl::StatusOr<ControlRequest> ParseRequest(const std::string& line) {

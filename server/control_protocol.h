@@ -40,7 +40,7 @@ class ControlStream {
 };
 
 struct ControlRequest {
-  nlohmann::json id;              // a string, a number or null
+  nlohmann::json id;             // a string, a number or null
   bool is_notification = false;  // without an id: gets no answer
   std::string method;
   nlohmann::json params;
@@ -51,7 +51,8 @@ std::string FormatRequest(uint64_t id, const std::string& method,
 // kDataLoss: no JSON; kInvalidArgument: JSON that is not a request.
 absl::StatusOr<ControlRequest> ParseRequest(const std::string& line);
 
-std::string FormatResult(const nlohmann::json& id, const nlohmann::json& result);
+std::string FormatResult(const nlohmann::json& id,
+                         const nlohmann::json& result);
 // The status' code travels as -32000 - code, except for JSON-RPC's own errors:
 // kUnimplemented is -32601, kInvalidArgument -32602.
 std::string FormatError(const nlohmann::json& id, const absl::Status& status);

@@ -132,8 +132,7 @@ void ControlServer::Serve(Client* client) {
         continue;
       }
       const auto result = engine_->Execute(
-          request->method, request->params,
-          [&](uint64_t done, uint64_t total) {
+          request->method, request->params, [&](uint64_t done, uint64_t total) {
             stream.TryWriteLine(FormatProgress(request->id, done, total));
           });
       if (request->is_notification) continue;

@@ -11,14 +11,14 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "server/socket_place.h"
 #include "server/engine.h"
+#include "server/socket_place.h"
 
 namespace ext2cow {
 
 // Serves the engine's commands on a Unix socket (mode 0600) to this user and
-// root. Each client has a thread of its own, at most kMaxClients at once; an idle
-// client is closed after kIdleSeconds.
+// root. Each client has a thread of its own, at most kMaxClients at once; an
+// idle client is closed after kIdleSeconds.
 class ControlServer {
  public:
   static constexpr size_t kMaxClients = 64;

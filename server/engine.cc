@@ -5,23 +5,24 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "overlay/ext2/superblock_mark.h"
 #include "overlay/base/sync_point.h"
-#include "server/engine_impl.h"
+#include "overlay/ext2/superblock_mark.h"
 #include "replay/commit/image_check.h"
+#include "server/engine_impl.h"
 
 namespace ext2cow {
 namespace {
 
 bool IsNameCharacter(char c, bool first) {
-  const bool alphanumeric =
-      (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+  const bool alphanumeric = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                            (c >= '0' && c <= '9');
   return alphanumeric || (!first && (c == '.' || c == '_' || c == '-'));
 }
 
 constexpr size_t kMaxNameLength = 64;
-// Of ext2cow-cache: five parts are RocksDB's; write caches and read sets have one
-// each; file maps have half of one, undo layers and the index of them a quarter.
+// Of ext2cow-cache: five parts are RocksDB's; write caches and read sets have
+// one each; file maps have half of one, undo layers and the index of them a
+// quarter.
 constexpr uint64_t kCacheParts = 8;
 // Pins that the message of a full store names.
 constexpr size_t kPinsNamed = 4;
@@ -98,7 +99,8 @@ absl::Status EngineImpl::Start(std::unique_ptr<StoreLock> lock) {
     }
     const std::vector<Generation> lost = catalog_.LostGenerations();
     if (!lost.empty() && !options_.inspect) {
-      // Its undo layer would go as a stray, and older points be read without it.
+      // Its undo layer would go as a stray, and older points be read without
+      // it.
       return absl::DataLossError(absl::StrCat(
           "store ", store_->directory(), " has lost the record of generation ",
           lost.front(),
@@ -248,7 +250,8 @@ void EngineImpl::NoteOldestPin() {
   absl::MutexLock lock(&mu_);
   const Generation oldest = catalog_.OldestNeeded(history_);
   std::vector<std::string> names = catalog_.PinnedBy(oldest);
-  if (const size_t more = names.size() - kPinsNamed; names.size() > kPinsNamed) {
+  if (const size_t more = names.size() - kPinsNamed;
+      names.size() > kPinsNamed) {
     names.resize(kPinsNamed);
     names.push_back(absl::StrCat("and ", more, " more"));
   }

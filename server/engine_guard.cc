@@ -8,11 +8,11 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/ext2/superblock.h"
 #include "overlay/store/keys.h"
 #include "overlay/store/record.h"
-#include "overlay/ext2/superblock.h"
-#include "server/engine_impl.h"
 #include "replay/commit/image_check.h"
+#include "server/engine_impl.h"
 
 namespace ext2cow {
 namespace {

@@ -14,19 +14,19 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
+#include "overlay/base/wakeup.h"
 #include "overlay/image/image.h"
 #include "overlay/image/map_cache.h"
-#include "overlay/base/wakeup.h"
-#include "server/answers.h"
 #include "replay/commit/commit_record.h"
-#include "server/engine.h"
 #include "replay/commit/guard.h"
-#include "server/open_point.h"
 #include "replay/commit/reclaimer.h"
-#include "txn/session/budget.h"
-#include "txn/timeline/catalog.h"
+#include "server/answers.h"
+#include "server/engine.h"
+#include "server/open_point.h"
 #include "txn/conflict.h"
+#include "txn/session/budget.h"
 #include "txn/session/session.h"
+#include "txn/timeline/catalog.h"
 #include "txn/timeline/store_clock.h"
 
 namespace ext2cow {
@@ -34,12 +34,14 @@ namespace ext2cow {
 using Json = nlohmann::json;
 
 // Locks, in the order in which they may be taken:
-//   open_mu_     shared by commands and by who opens something; alone to close the
+//   open_mu_     shared by commands and by who opens something; alone to close
+//   the
 //                store, when no one is using it
 //   check_mu_    one check at a time, and none while an image is adopted
 //   commit_mu_   one commit, revert, rebase, adopt or gc at a time
 //   Session::gate, OpenPoint::gate
-//   mu_          the catalog and the sessions' lives; held for a store write, never
+//   mu_          the catalog and the sessions' lives; held for a store write,
+//   never
 //                for reads or writes of blocks
 class EngineImpl : public Engine {
  public:
@@ -94,8 +96,8 @@ class EngineImpl : public Engine {
   };
   // What the check found, and (nothing found, or overridden) what to leave out.
   struct Verdict {
-    Generation newest = 0;  // checked up to here
-    bool moves = false;     // to there, as nothing that was known differs
+    Generation newest = 0;      // checked up to here
+    bool moves = false;         // to there, as nothing that was known differs
     bool connected = false;     // clients remember bytes
     bool read_changed = false;  // under snapshot isolation: some of those
     std::vector<Conflict> conflicts;
@@ -114,7 +116,8 @@ class EngineImpl : public Engine {
   // Whether this is the store's image; the first one becomes that.
   absl::Status Identify() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   absl::Status Recover() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // Not OK when the image is not as this store left it (IsChange), or can't be read.
+  // Not OK when the image is not as this store left it (IsChange), or can't be
+  // read.
   absl::Status CompareSuperblock(const ByteReader& image)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   static bool IsChange(const absl::Status& same);
@@ -132,8 +135,8 @@ class EngineImpl : public Engine {
   void ShowSignOfLife() ABSL_LOCKS_EXCLUDED(mu_);
   void LeaveImage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
 
-  // What sessions hold whose records could not say so: after a crash, or a close
-  // that failed.
+  // What sessions hold whose records could not say so: after a crash, or a
+  // close that failed.
   void MeasureMarked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Fills the account of what sessions hold.
   absl::Status CountHeld() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -188,7 +191,7 @@ class EngineImpl : public Engine {
       ABSL_SHARED_LOCKS_REQUIRED(session->gate);
   SessionRecord RecordOf(const Session& session)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_)
-      ABSL_SHARED_LOCKS_REQUIRED(session.gate);
+          ABSL_SHARED_LOCKS_REQUIRED(session.gate);
   uint64_t ChangedBytes(const std::string& session) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status SaveSession(SessionRecord record, bool sync)
@@ -204,8 +207,8 @@ class EngineImpl : public Engine {
   void FreeUnnamed(LayerId layer);
   void Repin(Session* session, Generation generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // The record of a session that nobody uses (any more, with `force`); while the
-  // answer's holder lives nobody can load it.
+  // The record of a session that nobody uses (any more, with `force`); while
+  // the answer's holder lives nobody can load it.
   absl::StatusOr<SessionRecord> TakeRecord(const std::string& name, bool force);
   void ReturnRecord(const std::string& name);
   // The record of a session that is taken already, once no command uses it.
@@ -253,8 +256,8 @@ class EngineImpl : public Engine {
                                         const Progress& progress);
   // Takes them out of the queue and answers each, in order.
   std::vector<WaitingCommit*> CommitTogether();
-  // Takes the next, null when it can't be committed with the others. `bytes`: of
-  // all of them.
+  // Takes the next, null when it can't be committed with the others. `bytes`:
+  // of all of them.
   WaitingCommit* NextBeside(const std::vector<WaitingCommit*>& together,
                             uint64_t* bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
@@ -297,8 +300,8 @@ class EngineImpl : public Engine {
   // What `log` and later checks need to know of the commit.
   GenerationRecord Describe(const Session& session, const Frozen& frozen,
                             const Plan& plan);
-  // All that was frozen gave way: the session, which nobody is connected to, goes
-  // on from the newest generation without it.
+  // All that was frozen gave way: the session, which nobody is connected to,
+  // goes on from the newest generation without it.
   absl::Status GiveWay(Session* session, const Frozen& frozen,
                        Generation newest);
 
@@ -312,8 +315,8 @@ class EngineImpl : public Engine {
       std::shared_ptr<const CommitRecord> record, BlockSet fresh,
       const std::vector<std::shared_ptr<const FileMap>>* new_maps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // Makes the generation's undo layer, with its last records in `batch`; none when
-  // nobody but `session` can read what was before.
+  // Makes the generation's undo layer, with its last records in `batch`; none
+  // when nobody but `session` can read what was before.
   absl::Status WriteUndo(const Session* session, const CommitRecord& record,
                          BlockSet fresh, GenerationRecord* generation,
                          rocksdb::WriteBatch* batch);
@@ -322,18 +325,17 @@ class EngineImpl : public Engine {
       Session* session, const GenerationRecord& generation,
       const std::shared_ptr<const CommitRecord>& record,
       const std::vector<std::shared_ptr<const FileMap>>* new_maps,
-      rocksdb::WriteBatch* batch)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+      rocksdb::WriteBatch* batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Whether anything still rests on what the session knows once the commit is
   // made: a client's memory, or changes that came after the freeze.
   bool Remembers(const Session& session, const GenerationRecord& generation)
       ABSL_SHARED_LOCKS_REQUIRED(session.gate)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The session's record once what was frozen of it is committed.
   SessionRecord RecordAfter(const Session& session,
                             const GenerationRecord& generation)
       ABSL_SHARED_LOCKS_REQUIRED(session.gate)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The session that was committed goes on from what it made.
   void FollowCommit(Session* session, const GenerationRecord& generation,
                     ServedFiles served)
@@ -363,8 +365,8 @@ class EngineImpl : public Engine {
       Generation number, const Superblock& before);
   // All that is pending. Durable with the next synced write.
   absl::Status MarkApplied() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
-  // Adds to `batch` that nothing is pending any more; once that is written, Forget
-  // takes what this answers.
+  // Adds to `batch` that nothing is pending any more; once that is written,
+  // Forget takes what this answers.
   std::vector<GenerationRecord> Settle(rocksdb::WriteBatch* batch)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Forget(std::vector<GenerationRecord> settled)
@@ -412,8 +414,8 @@ class EngineImpl : public Engine {
 
   // check.cc
   struct Claims;
-  using Report = std::function<void(const std::string& what,
-                                    const std::string& affects)>;
+  using Report =
+      std::function<void(const std::string& what, const std::string& affects)>;
   absl::StatusOr<Json> Check(Progress progress);
   Claims CollectClaims(const Report& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckGoesOn() const;
@@ -459,8 +461,8 @@ class EngineImpl : public Engine {
   // Of what is pending, which the catalog alone knows: what was read so far.
   std::map<Generation, std::shared_ptr<const CommitRecord>> read_records_
       ABSL_GUARDED_BY(commit_mu_);
-  // Connected and moved to a generation that is not durable yet: SyncRecorded lets
-  // their requests go on.
+  // Connected and moved to a generation that is not durable yet: SyncRecorded
+  // lets their requests go on.
   std::vector<std::shared_ptr<Session>> paused_ ABSL_GUARDED_BY(commit_mu_);
 
   absl::Mutex queue_mu_;
@@ -479,8 +481,8 @@ class EngineImpl : public Engine {
   absl::Status image_status_ ABSL_GUARDED_BY(mu_);
   // Nobody new opens the newest generation: see WriteUndo.
   bool pins_held_ ABSL_GUARDED_BY(mu_) = false;
-  // The first generation that is recorded and not (known to be) durable; 0: none.
-  // Nobody new opens it or a later one.
+  // The first generation that is recorded and not (known to be) durable; 0:
+  // none. Nobody new opens it or a later one.
   Generation unsynced_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
 

@@ -35,8 +35,8 @@ absl::StatusOr<std::vector<LayerId>> EngineImpl::PushLayer(Session* session) {
 
 std::optional<SnapshotRecord> EngineImpl::IdleContent(const std::string& name) {
   const SessionRecord* record = catalog_.FindSession(name);
-  // Loading it refuses it, or finds out what a crash or a failed flush left: that
-  // is when files are still marked.
+  // Loading it refuses it, or finds out what a crash or a failed flush left:
+  // that is when files are still marked.
   if (record == nullptr || live_.contains(name) || taken_.contains(name) ||
       !image_status_.ok() || record->generation < catalog_.identity().adopted ||
       !record->marked.empty() || record->layers.empty()) {

@@ -8,16 +8,17 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "replay/commit/image_check.h"
 #include "server/answers.h"
 #include "server/engine_impl.h"
-#include "replay/commit/image_check.h"
 #include "server/params.h"
 
 namespace ext2cow {
 namespace {
 
 Json RangeJson(BlockRange run) {
-  return {{"start", run.first * kBlockSize}, {"length", run.count * kBlockSize}};
+  return {{"start", run.first * kBlockSize},
+          {"length", run.count * kBlockSize}};
 }
 
 Json Ranges(const BlockSet& set, RangePage* page) {
@@ -40,12 +41,12 @@ Json FileDiff(const std::string& path, const SpaceChanges& change,
   BlockSet below = others;
   below.Subtract(All(change));
   std::vector<std::pair<BlockRange, const char*>> runs;
-  for (const auto& [set, kind] :
-       {std::pair(&change.written, "written"), {&change.zeroed, "zeroed"},
-        {&change.discarded, "discarded"}, {&below, "committed"}}) {
-    set->ForEachRun([&, name = kind](BlockRange run) {
-      runs.emplace_back(run, name);
-    });
+  for (const auto& [set, kind] : {std::pair(&change.written, "written"),
+                                  {&change.zeroed, "zeroed"},
+                                  {&change.discarded, "discarded"},
+                                  {&below, "committed"}}) {
+    set->ForEachRun(
+        [&, name = kind](BlockRange run) { runs.emplace_back(run, name); });
   }
   std::sort(runs.begin(), runs.end(), [](const auto& a, const auto& b) {
     return a.first.first < b.first.first;
@@ -148,7 +149,8 @@ absl::StatusOr<Json> EngineImpl::Diff(const Json& params) {
     std::vector<LayerId> mine;
     {
       absl::MutexLock lock(&mu_);
-      if (const SessionRecord* r = catalog_.FindSession(*name)) mine = r->layers;
+      if (const SessionRecord* r = catalog_.FindSession(*name))
+        mine = r->layers;
     }
     if (mine.size() >= other_layers.size() &&
         std::equal(other_layers.begin(), other_layers.end(), mine.begin())) {
@@ -175,8 +177,7 @@ absl::StatusOr<Json> EngineImpl::Diff(const Json& params) {
   for (const auto& [inode, set] : others) inodes.insert(inode);
   for (SpaceId inode : inodes) {
     Json file =
-        FileDiff(PathOf(paths, inode), (*changes)[inode], others[inode],
-                 &page);
+        FileDiff(PathOf(paths, inode), (*changes)[inode], others[inode], &page);
     if (file["blocks"] == 0) continue;
     blocks += file["blocks"].get<uint64_t>();
     files.push_back(std::move(file));

@@ -10,17 +10,17 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "overlay/base/types.h"
 #include "overlay/stack/stack.h"
 #include "overlay/store/store.h"
-#include "overlay/base/types.h"
 
 namespace ext2cow {
 
 // A generation, or a snapshot's layers on one, that clients have open: all
 // connections to it share its index. Thread-safe.
 //
-// A request holds the gate shared, and no other lock that a writer or a stranger
-// could hold; who closes the store holds each gate alone before:
+// A request holds the gate shared, and no other lock that a writer or a
+// stranger could hold; who closes the store holds each gate alone before:
 //
 //   request                            shutdown
 //   gate shared, not closed

@@ -9,7 +9,8 @@ namespace ext2cow {
 
 absl::Status CheckParams(const nlohmann::json& params,
                          const std::set<std::string>& known) {
-  static const auto* const flags = new std::set<std::string>{"dry_run", "force"};
+  static const auto* const flags =
+      new std::set<std::string>{"dry_run", "force"};
   static const auto* const points =
       new std::set<std::string>{"against", "at", "generation", "point"};
   for (const auto& [key, value] : params.items()) {
@@ -47,13 +48,15 @@ bool Flag(const nlohmann::json& params, const char* key) {
   return it != params.end() && it->is_boolean() && it->get<bool>();
 }
 
-absl::StatusOr<std::string> Name(const nlohmann::json& params, const char* key) {
+absl::StatusOr<std::string> Name(const nlohmann::json& params,
+                                 const char* key) {
   std::string name = Text(params, key);
   if (IsValidName(name)) return name;
-  return absl::InvalidArgumentError(absl::StrCat(
-      key, ": '", name,
-      "' is no name: letters, digits, '.', '_' and '-', at most 64, the first a "
-      "letter or digit"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, ": '", name,
+                   "' is no name: letters, digits, '.', '_' and '-', at most "
+                   "64, the first a "
+                   "letter or digit"));
 }
 
 absl::StatusOr<Source> ParseSource(const std::string& text) {

@@ -13,8 +13,8 @@
 namespace ext2cow {
 
 // kInvalidArgument when one is none of `known` or not of its type: "force" and
-// "dry_run" are booleans, "skip" is a number, points may be numbers, all else is
-// text. Null is as good as missing.
+// "dry_run" are booleans, "skip" is a number, points may be numbers, all else
+// is text. Null is as good as missing.
 absl::Status CheckParams(const nlohmann::json& params,
                          const std::set<std::string>& known);
 

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/engine_impl.h"
 #include "replay/commit/image_check.h"
+#include "server/engine_impl.h"
 #include "server/params.h"
 
 namespace ext2cow {
@@ -126,9 +126,9 @@ absl::StatusOr<Json> EngineImpl::Adopt(const Json&) {
   absl::MutexLock lock(&mu_);
   IdentityRecord identity = catalog_.identity();
   if (UuidOf(*now) != identity.uuid) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "this is another image (", UuidOf(*now), "): the store belongs to ",
-        identity.uuid));
+    return absl::FailedPreconditionError(
+        absl::StrCat("this is another image (", UuidOf(*now),
+                     "): the store belongs to ", identity.uuid));
   }
   if (catalog_.HasConnections()) {
     return absl::FailedPreconditionError(

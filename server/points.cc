@@ -1,16 +1,16 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Revert: an ordinary commit whose content is what the undo layers hold. Rebase:
-// a commit's check without the commit.
+// Revert: an ordinary commit whose content is what the undo layers hold.
+// Rebase: a commit's check without the commit.
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "overlay/stack/chunk.h"
 #include "overlay/base/sync_point.h"
+#include "overlay/stack/chunk.h"
 #include "server/answers.h"
 #include "server/engine_impl.h"
 #include "server/params.h"
@@ -18,8 +18,8 @@
 namespace ext2cow {
 namespace {
 
-// Where a revert keeps the image's bytes in its source layer, at their places in
-// the image. No file has this inode number.
+// Where a revert keeps the image's bytes in its source layer, at their places
+// in the image. No file has this inode number.
 constexpr SpaceId kImageBytes = 0xffffffff;
 constexpr uint64_t kStepBlocks = 256;
 
@@ -50,9 +50,9 @@ absl::Status CollectDifferences(const View& then, const View& now,
         s = source->Write(kImageBytes, offset + at, &old_bytes[at], kBlockSize,
                           NothingBelow);
         if (!s.ok()) return s;
-        if (!record->data.empty() && record->data.back().physical +
-                                             record->data.back().length ==
-                                         offset + at) {
+        if (!record->data.empty() &&
+            record->data.back().physical + record->data.back().length ==
+                offset + at) {
           record->data.back().length += part;
         } else {
           record->data.push_back({offset + at, part, kImageBytes, offset + at});
@@ -86,7 +86,7 @@ void CutSuperblock(std::vector<DataRun>* data) {
 }  // namespace
 
 absl::StatusOr<Json> EngineImpl::Revert(const Json& params,
-                                                  const Progress& progress) {
+                                        const Progress& progress) {
   const std::string point = Text(params, "point");
   absl::MutexLock commit(&commit_mu_);
   if (absl::Status s = ReadyToCommit(); !s.ok()) return s;

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Start: is this the store's image, is a commit to be finished, what did a crash
-// leave behind.
+// Start: is this the store's image, is a commit to be finished, what did a
+// crash leave behind.
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -12,11 +12,11 @@
 #include "absl/strings/str_cat.h"
 #include "ext2fs/ext2_fs.h"
 #include "ext2fs/ext2fs.h"
-#include "overlay/stack/chunk.h"
-#include "overlay/ext2/ext2_gate.h"
 #include "overlay/base/sync_point.h"
-#include "server/engine_impl.h"
+#include "overlay/ext2/ext2_gate.h"
+#include "overlay/stack/chunk.h"
 #include "replay/commit/image_check.h"
+#include "server/engine_impl.h"
 #include "txn/session/anonymous.h"
 
 namespace ext2cow {

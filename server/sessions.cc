@@ -5,12 +5,13 @@
 //
 //   Acquire   not live -> busy (Load) -> live; users + 1
 //   Release   users - 1; at 0: busy (Unload) -> not live
-//   Detach    live, no command in it -> not live; its connections keep a session
+//   Detach    live, no command in it -> not live; its connections keep a
+//   session
 //             that refuses
 //
 // Whoever finds a session busy waits: it is being loaded or saved. A command (a
-// user that is no connection) waits neither for commit_mu_ nor for another session,
-// so that whoever holds commit_mu_ may wait for its end.
+// user that is no connection) waits neither for commit_mu_ nor for another
+// session, so that whoever holds commit_mu_ may wait for its end.
 #include <algorithm>
 #include <utility>
 
@@ -101,15 +102,16 @@ absl::StatusOr<std::shared_ptr<Session>> EngineImpl::Acquire(
     }
     const SessionRecord* known = catalog_.FindSession(name);
     if (known == nullptr && !connection) {
-      return absl::NotFoundError(
-          absl::StrCat("there is no session ", name, "; `ext2cow ls` lists them"));
+      return absl::NotFoundError(absl::StrCat("there is no session ", name,
+                                              "; `ext2cow ls` lists them"));
     }
     if (!image_status_.ok()) return image_status_;
     if (known != nullptr) record = *known;
     if (known != nullptr && record.generation < catalog_.identity().adopted) {
       return absl::FailedPreconditionError(absl::StrCat(
           "session ", name, " is stale: it is pinned on generation ",
-          record.generation, ", and others changed the image since (generation ",
+          record.generation,
+          ", and others changed the image since (generation ",
           catalog_.identity().adopted,
           " adopted that); it can be listed, compared and removed"));
     }
@@ -162,10 +164,10 @@ absl::Status EngineImpl::Load(Session* session, const SessionRecord& record) {
   auto stack = Stack::Open(store_.get(), layers, options);
   if (!stack.ok()) return stack.status();
   if ((*stack)->torn_blocks() > 0 && options_.log) {
-    options_.log(absl::StrCat("session ", record.name, ": ",
-                              (*stack)->torn_blocks(),
-                              " blocks were torn before they were flushed; each "
-                              "sector is old or new"));
+    options_.log(
+        absl::StrCat("session ", record.name, ": ", (*stack)->torn_blocks(),
+                     " blocks were torn before they were flushed; each "
+                     "sector is old or new"));
   }
   if (!record.marked.empty()) {  // how much it read is the size of those files
     if (absl::Status s = NeedImage(); !s.ok()) return s;
@@ -281,15 +283,14 @@ absl::Status EngineImpl::Unload(Session* session, const std::string& why_kept) {
     absl::MutexLock lock(&mu_);
     const SessionRecord* known = catalog_.FindSession(session->name());
     anonymous = session->life.anonymous;
-    keep_nothing = anonymous && !((stopping_ || session->life.cut_by_stop) &&
-                                  session->written &&
-                                  options_.on_disconnect ==
-                                      OnDisconnect::kCommit);
+    keep_nothing =
+        anonymous &&
+        !((stopping_ || session->life.cut_by_stop) && session->written &&
+          options_.on_disconnect == OnDisconnect::kCommit);
     const bool ever_written =
         session->written || (known != nullptr && known->ever_written);
     if (session->life.from_connection && !session->life.wanted &&
-        !ever_written &&
-        (known == nullptr || known->snapshots.empty())) {
+        !ever_written && (known == nullptr || known->snapshots.empty())) {
       keep_nothing = true;
     }
     // It was committed as the server stopped.
@@ -417,17 +418,17 @@ absl::StatusOr<SessionRecord> EngineImpl::TakeRecord(const std::string& name,
       if (live == live_.end()) {
         const SessionRecord* record = catalog_.FindSession(name);
         if (record == nullptr) {
-          return absl::NotFoundError(absl::StrCat(
-              "there is no session ", name, "; `ext2cow ls` lists them"));
+          return absl::NotFoundError(absl::StrCat("there is no session ", name,
+                                                  "; `ext2cow ls` lists them"));
         }
         taken_.insert(name);
         return *record;
       }
       in_use = live->second;
       if (!force) {
-        return absl::FailedPreconditionError(absl::StrCat(
-            "session ", name, " has ", in_use->life.connections,
-            " connections: close them, or --force cuts them off"));
+        return absl::FailedPreconditionError(
+            absl::StrCat("session ", name, " has ", in_use->life.connections,
+                         " connections: close them, or --force cuts them off"));
       }
       in_use->life.anonymous = false;
       in_use->life.wanted = true;
@@ -491,7 +492,8 @@ bool EngineImpl::IsStopping() const {
   return options_.stopping && options_.stopping();
 }
 
-// The policy for a session whose last connection has closed and that was written.
+// The policy for a session whose last connection has closed and that was
+// written.
 std::string EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
   if (options_.on_disconnect == OnDisconnect::kDiscard) {
     absl::MutexLock lock(&mu_);
@@ -505,8 +507,8 @@ std::string EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
   SyncPoint("leave:committed");
   if (result.ok() && result->at("result") != "conflict") {
     // All of it is in the image: the next connection starts from the newest
-    // generation, unless somebody made the session or its snapshots on purpose, or
-    // another client came, wrote and left meanwhile.
+    // generation, unless somebody made the session or its snapshots on purpose,
+    // or another client came, wrote and left meanwhile.
     absl::MutexLock lock(&mu_);
     const Session::Life& life = session->life;
     if (life.busy) return "";  // taken away
@@ -518,10 +520,10 @@ std::string EngineImpl::Disconnected(const std::shared_ptr<Session>& session) {
     }
     return "";
   }
-  const std::string why = absl::StrCat(
-      "could not be committed and is kept: ",
-      result.ok() ? DescribeConflicts(*result)
-                  : std::string(result.status().message()));
+  const std::string why =
+      absl::StrCat("could not be committed and is kept: ",
+                   result.ok() ? DescribeConflicts(*result)
+                               : std::string(result.status().message()));
   {
     absl::MutexLock lock(&mu_);
     session->life.anonymous = false;

@@ -40,12 +40,14 @@ absl::StatusOr<std::unique_ptr<ControlStream>> ConnectSocket(
     const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) return nullptr;  // no room for one
+  if (path.size() >= sizeof(address.sun_path))
+    return nullptr;  // no room for one
   std::memcpy(address.sun_path, path.data(), path.size());
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return absl::UnavailableError(std::strerror(errno));
   auto stream = std::make_unique<ControlStream>(fd);
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) ==
+      0) {
     return stream;
   }
   if (errno == ENOENT || errno == ECONNREFUSED) return nullptr;
@@ -69,8 +71,8 @@ void DrawProgress(uint64_t done, uint64_t total) {
   if (done >= total) std::fputc('\n', stderr);
 }
 
-// A stream that was closed when the tool started would give its number to the store
-// or the image, and what is printed would go there.
+// A stream that was closed when the tool started would give its number to the
+// store or the image, and what is printed would go there.
 void OpenStandardStreams() {
   int fd;
   do {
@@ -92,7 +94,8 @@ void MoveSubcommandFirst(CLI::App& app, std::vector<std::string>* words) {
              return option != nullptr && option->get_items_expected_max() > 0;
            });
   };
-  for (auto word = words->begin(); word != words->end() && *word != "--"; ++word) {
+  for (auto word = words->begin(); word != words->end() && *word != "--";
+       ++word) {
     const bool found = std::any_of(
         subcommands.begin(), subcommands.end(),
         [&](const CLI::App* one) { return one->get_name() == *word; });
@@ -250,8 +253,9 @@ int RunAndPrint(const std::string& program, const CommonOptions& options,
     return exit;
   };
   if (options.store.empty() && options.control.empty()) {
-    return fail(absl::InvalidArgumentError("--store DIR or --control PATH is due"),
-                kUsage);
+    return fail(
+        absl::InvalidArgumentError("--store DIR or --control PATH is due"),
+        kUsage);
   }
   auto client = Client::Connect(program, options, method == "check");
   if (!client.ok()) return fail(client.status());

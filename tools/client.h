@@ -9,8 +9,8 @@
 
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
-#include "server/control_protocol.h"
 #include "overlay/base/device.h"
+#include "server/control_protocol.h"
 #include "server/engine.h"
 
 namespace CLI {
@@ -29,8 +29,8 @@ struct CommonOptions {
   bool json = false;
 };
 void AddCommonOptions(CLI::App* app, CommonOptions* options);
-// The exit status when there is nothing to run: help was asked for, or the command
-// line is wrong (which stderr then says).
+// The exit status when there is nothing to run: help was asked for, or the
+// command line is wrong (which stderr then says).
 std::optional<int> ParseCommandLine(CLI::App* app, int argc, char** argv);
 
 // Where commands are run: in the server that listens on the control socket, or,
@@ -62,8 +62,8 @@ class Client {
   std::unique_ptr<Engine> engine_;         // offline
 };
 
-// Runs one command and prints its outcome: the JSON object or text on stdout, an
-// error as "PROGRAM: message" on stderr, a progress bar on a terminal.
+// Runs one command and prints its outcome: the JSON object or text on stdout,
+// an error as "PROGRAM: message" on stderr, a progress bar on a terminal.
 int RunAndPrint(const std::string& program, const CommonOptions& options,
                 const std::string& method, const nlohmann::json& params);
 

@@ -31,11 +31,14 @@ class Commands {
               const std::vector<std::string>& words, const std::string& help) {
     current_
         ->add_option_function<std::string>(
-            shown, [this, key](const std::string& v) { params_[key] = v; }, help)
+            shown, [this, key](const std::string& v) { params_[key] = v; },
+            help)
         ->check(CLI::IsMember(words));
   }
 
-  std::string method() const { return app_->get_subcommands().at(0)->get_name(); }
+  std::string method() const {
+    return app_->get_subcommands().at(0)->get_name();
+  }
   const nlohmann::json& params() const { return params_; }
 
  private:

@@ -12,9 +12,9 @@
 
 namespace ext2cow {
 
-// An image in a file or block device, locked while it is open (ImageLock), so that
-// nobody else writes it; a device that is mounted is refused. Opened read-only when
-// it can't be written. `state`: what the lock keeps out.
+// An image in a file or block device, locked while it is open (ImageLock), so
+// that nobody else writes it; a device that is mounted is refused. Opened
+// read-only when it can't be written. `state`: what the lock keeps out.
 absl::StatusOr<std::unique_ptr<Device>> OpenFileDevice(const std::string& path,
                                                        LockState* state);
 

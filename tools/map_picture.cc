@@ -83,8 +83,8 @@ std::string Painted(const Kind& kind, const std::string& text, bool colour) {
 }
 
 std::string Escaped(const std::string& text) {
-  return absl::StrReplaceAll(
-      text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}});
+  return absl::StrReplaceAll(text,
+                             {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}});
 }
 
 std::string SvgText(int x, int y, const std::string& text) {
@@ -113,8 +113,8 @@ std::string MapAsText(const json& map, bool colour) {
     absl::StrAppend(&text, FileTitle(file, cells), "\n");
     for (size_t at = 0; at < cells.kinds.size(); ++at) {
       if (at % kLine == 0) text += "  ";
-      text += Painted(*cells.kinds[at],
-                      std::string(1, cells.kinds[at]->letter), colour);
+      text += Painted(*cells.kinds[at], std::string(1, cells.kinds[at]->letter),
+                      colour);
       if (at % kLine == kLine - 1 || at + 1 == cells.kinds.size()) text += "\n";
     }
     for (const json& conflict : file["conflicts"]) {
@@ -140,9 +140,9 @@ std::string MapAsSvg(const json& map) {
     body += SvgText(kLeft, y, FileTitle(file, cells));
     y += 6;
     for (size_t at = 0; at < cells.kinds.size(); ++at) {
-      body += SvgBox(kLeft + kPitch * static_cast<int>(at % kLine),
-                     y + kPitch * static_cast<int>(at / kLine),
-                     *cells.kinds[at]);
+      body +=
+          SvgBox(kLeft + kPitch * static_cast<int>(at % kLine),
+                 y + kPitch * static_cast<int>(at / kLine), *cells.kinds[at]);
     }
     y += kPitch * static_cast<int>((cells.kinds.size() + kLine - 1) / kLine);
     for (const json& conflict : file["conflicts"]) {

@@ -35,7 +35,9 @@ uint64_t CountRanges(nlohmann::json* answer) {
 void AppendRanges(nlohmann::json page, nlohmann::json* answer) {
   std::map<std::pair<std::string, std::string>, nlohmann::json*> lists;
   ForEachList(answer, [&](const std::string& path, const std::string& key,
-                          nlohmann::json* list) { lists[{path, key}] = list; });
+                          nlohmann::json* list) {
+    lists[{path, key}] = list;
+  });
   // A page with nothing new is the last, whatever it says.
   bool more = false;
   ForEachList(&page, [&](const std::string& path, const std::string& key,

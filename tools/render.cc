@@ -41,9 +41,9 @@ std::string RenderCommit(const json& r) {
   if (word == "empty") return "nothing to commit\n";
   if (word != "conflict") {
     std::string text = absl::StrCat(
-        word == "committed" ? "committed" : "would commit", " session ", session,
-        " as generation ", r["generation"].dump(), ": ", r["blocks"].dump(),
-        " blocks (", HumanBytes(r["bytes"]), ")\n");
+        word == "committed" ? "committed" : "would commit", " session ",
+        session, " as generation ", r["generation"].dump(), ": ",
+        r["blocks"].dump(), " blocks (", HumanBytes(r["bytes"]), ")\n");
     for (const json& file : r["files"]) {
       absl::StrAppend(&text, "  ", file["path"].get<std::string>(), ": ",
                       file["blocks"].dump(), " blocks\n");
@@ -67,7 +67,8 @@ std::string RenderSessions(const json& r) {
       {"SESSION", "GENERATION", "SNAPSHOTS", "CHANGED", "CONNECTIONS"}};
   for (const json& s : r["sessions"]) {
     std::vector<std::string> names;
-    for (const json& snapshot : s["snapshots"]) names.push_back(snapshot["name"]);
+    for (const json& snapshot : s["snapshots"])
+      names.push_back(snapshot["name"]);
     rows.push_back({s["session"],
                     s["generation"].dump() + (s["stale"] ? " (stale)" : ""),
                     names.empty() ? "-" : absl::StrJoin(names, ","),
@@ -149,16 +150,15 @@ std::string Table(const std::vector<std::vector<std::string>>& rows) {
   for (const auto& row : rows) {
     for (size_t i = 0; i < row.size(); ++i) {
       const bool last = i + 1 == row.size();
-      absl::StrAppend(&text, row[i],
-                      last ? "\n"
-                           : std::string(widths[i] + 2 - row[i].size(), ' '));
+      absl::StrAppend(
+          &text, row[i],
+          last ? "\n" : std::string(widths[i] + 2 - row[i].size(), ' '));
     }
   }
   return text;
 }
 
-std::string Render(const std::string& method, const json& result,
-                   bool colour) {
+std::string Render(const std::string& method, const json& result, bool colour) {
   if (result.value("result", "") == "conflict" || method == "commit") {
     return RenderCommit(result);
   }

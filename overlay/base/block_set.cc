@@ -42,9 +42,8 @@ void ForEachPart(BlockRange range, Visit visit) {
 uint64_t RunEnd(const roaring_bitmap_t* part, uint64_t from, uint64_t known) {
   constexpr uint64_t kEnd = uint64_t{1} << 32;
   const auto full = [&](uint64_t begin, uint64_t count) {
-    return begin + count <= kEnd &&
-           roaring_bitmap_range_cardinality(part, begin, begin + count) ==
-               count;
+    return begin + count <= kEnd && roaring_bitmap_range_cardinality(
+                                        part, begin, begin + count) == count;
   };
   uint64_t end = from + known;
   uint64_t step = known;
@@ -77,9 +76,9 @@ class RunJoiner {
   BlockRange run_;
 };
 
-// Those from `first` to `last`, included. Reads values by the buffer; a buffer full
-// of consecutive ones is taken for a part of a long run, whose end is then searched
-// instead of walked to.
+// Those from `first` to `last`, included. Reads values by the buffer; a buffer
+// full of consecutive ones is taken for a part of a long run, whose end is then
+// searched instead of walked to.
 void VisitPart(uint64_t high, const roaring_bitmap_t* part, uint32_t first,
                uint32_t last, RunJoiner* runs) {
   const uint64_t base = high << 32;
@@ -111,7 +110,8 @@ void AppendVarint(std::string* out, uint64_t value) {
   out->push_back(static_cast<char>(value));
 }
 
-// Takes a varint of the shortest form off the front; nothing when there is none.
+// Takes a varint of the shortest form off the front; nothing when there is
+// none.
 std::optional<uint64_t> TakeVarint(std::string_view* bytes) {
   uint64_t value = 0;
   for (size_t i = 0; i < bytes->size() && i < 10; ++i) {
@@ -134,9 +134,7 @@ BlockSet::BlockSet(const BlockSet& other) {
   }
 }
 
-BlockSet::BlockSet(BlockSet&& other) noexcept {
-  parts_.swap(other.parts_);
-}
+BlockSet::BlockSet(BlockSet&& other) noexcept { parts_.swap(other.parts_); }
 
 BlockSet& BlockSet::operator=(BlockSet other) noexcept {
   parts_.swap(other.parts_);
@@ -257,9 +255,9 @@ uint64_t BlockSet::CountBefore(uint64_t block) const {
   uint64_t count = 0;
   for (const auto& [high, part] : parts_) {
     if (high > High(block)) break;
-    count += high < High(block) ? roaring_bitmap_get_cardinality(part)
-                                : roaring_bitmap_range_cardinality(
-                                      part, 0, Low(block));
+    count += high < High(block)
+                 ? roaring_bitmap_get_cardinality(part)
+                 : roaring_bitmap_range_cardinality(part, 0, Low(block));
   }
   return count;
 }

@@ -45,11 +45,12 @@ class Device : public ByteReader {
   // A hint: the content of the range is no longer needed.
   virtual absl::Status Trim(uint64_t offset, uint64_t length) = 0;
 
-  // Grows whenever the device is opened again: what was written before that, and
-  // not flushed, may be gone, and no later Flush covers it. So a Flush counts only
-  // while this is what it was before the first write.
+  // Grows whenever the device is opened again: what was written before that,
+  // and not flushed, may be gone, and no later Flush covers it. So a Flush
+  // counts only while this is what it was before the first write.
   virtual uint64_t incarnation() const { return 0; }
-  // Not OK (kCancelled) once it has failed for good: nothing rests on it any more.
+  // Not OK (kCancelled) once it has failed for good: nothing rests on it any
+  // more.
   virtual absl::Status health() const { return absl::OkStatus(); }
   // Read for who has more to do than to wait: while the device is being opened
   // again it fails at once.

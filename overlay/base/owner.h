@@ -10,9 +10,9 @@
 
 namespace ext2cow {
 
-// The writer of an image, as the image itself names it to other machines: 256 bytes
-// that fit into one sector, so that a power cut leaves all of them or none
-// (FORMAT.md). They lie in the superblock, as its mark, or in the block of
+// The writer of an image, as the image itself names it to other machines: 256
+// bytes that fit into one sector, so that a power cut leaves all of them or
+// none (FORMAT.md). They lie in the superblock, as its mark, or in the block of
 // multiple mount protection.
 struct Owner {
   uint64_t incarnation = 0;  // random: one run of one server

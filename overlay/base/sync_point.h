@@ -7,8 +7,8 @@
 
 namespace ext2cow {
 
-// Named places where tests may hold a thread, so that a race happens the same way
-// every time. In production a point is a look at a pointer that is null.
+// Named places where tests may hold a thread, so that a race happens the same
+// way every time. In production a point is a look at a pointer that is null.
 class SyncPointHandler {
  public:
   virtual ~SyncPointHandler() = default;

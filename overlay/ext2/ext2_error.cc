@@ -59,8 +59,9 @@ absl::Status Ext2Error(long code, std::string_view what) {
         absl::StrFormat("%s: there is no such file in the image", what));
   }
   return absl::Status(CodeFor(code),
-                      known ? absl::StrFormat("%s: %s", what, error_message(code))
-                            : absl::StrFormat("%s: error %d", what, code));
+                      known
+                          ? absl::StrFormat("%s: %s", what, error_message(code))
+                          : absl::StrFormat("%s: error %d", what, code));
 }
 
 }  // namespace ext2cow

@@ -9,11 +9,11 @@
 
 namespace ext2cow {
 
-// The one place where an errcode_t of libext2fs (a long) becomes a status: "what:
-// libext2fs's message". 0 is OK. Out of space is kResourceExhausted, what was not
-// found kNotFound, no filesystem kInvalidArgument, an unknown feature
-// kFailedPrecondition, failing media kUnavailable, and anything else a damaged
-// filesystem: kDataLoss. Any thread.
+// The one place where an errcode_t of libext2fs (a long) becomes a status:
+// "what: libext2fs's message". 0 is OK. Out of space is kResourceExhausted,
+// what was not found kNotFound, no filesystem kInvalidArgument, an unknown
+// feature kFailedPrecondition, failing media kUnavailable, and anything else a
+// damaged filesystem: kDataLoss. Any thread.
 absl::Status Ext2Error(long code, std::string_view what);
 
 }  // namespace ext2cow

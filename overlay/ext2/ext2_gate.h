@@ -17,14 +17,14 @@ namespace ext2cow {
 // libext2fs opens nearly everything without a word; this decides what may be
 // served and what may be written.
 
-// What can be said of a superblock before libext2fs sees it: that it is one, and
-// that the sizes in it are sane and fit the device. kInvalidArgument,
+// What can be said of a superblock before libext2fs sees it: that it is one,
+// and that the sizes in it are sane and fit the device. kInvalidArgument,
 // kDataLoss.
 absl::Status CheckSuperblock(const Superblock& superblock,
                              uint64_t device_size);
 
-// The state of an open filesystem. kFailedPrecondition for a journal that was not
-// replayed.
+// The state of an open filesystem. kFailedPrecondition for a journal that was
+// not replayed.
 absl::StatusOr<FilesystemState> InspectFilesystem(ext2_filsys fs);
 
 // kFailedPrecondition for an inode that can't be served at all. Fills

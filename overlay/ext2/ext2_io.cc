@@ -61,9 +61,8 @@ errcode_t Write64(io_channel channel, unsigned long long block, int count,
     return EXT2_ET_BAD_BLOCK_NUM;
   }
   Ext2Io& io = Self(channel);
-  return io.Remember(io.Write(offset, data, length)).ok()
-             ? 0
-             : EXT2_ET_SHORT_WRITE;
+  return io.Remember(io.Write(offset, data, length)).ok() ? 0
+                                                          : EXT2_ET_SHORT_WRITE;
 }
 
 errcode_t Read(io_channel channel, unsigned long block, int count, void* data) {
@@ -94,7 +93,8 @@ errcode_t ZeroOut(io_channel channel, unsigned long long block,
                   unsigned long long count) {
   const std::string zeros(static_cast<size_t>(channel->block_size), '\0');
   for (unsigned long long i = 0; i < count; ++i) {
-    if (errcode_t err = Write64(channel, block + i, 1, zeros.data())) return err;
+    if (errcode_t err = Write64(channel, block + i, 1, zeros.data()))
+      return err;
   }
   return 0;
 }
@@ -128,7 +128,8 @@ io_manager Manager() {
 
 errcode_t Open(const char* name, int, io_channel* channel) {
   void* self = nullptr;
-  if (std::sscanf(name, kNameFormat, &self) != 1) return EXT2_ET_BAD_DEVICE_NAME;
+  if (std::sscanf(name, kNameFormat, &self) != 1)
+    return EXT2_ET_BAD_DEVICE_NAME;
   auto* made = new struct_io_channel{};
   made->magic = EXT2_ET_MAGIC_IO_CHANNEL;
   made->manager = Manager();
@@ -168,11 +169,12 @@ absl::Status Ext2ReadIo::Write(uint64_t, const void*, size_t) {
 }
 
 absl::StatusOr<Ext2Handle> OpenExt2(Ext2Io& io, int flags) {
-  const std::string name = absl::StrFormat(kNameFormat, static_cast<void*>(&io));
+  const std::string name =
+      absl::StrFormat(kNameFormat, static_cast<void*>(&io));
   ext2_filsys fs = nullptr;
   const errcode_t err =
-      ext2fs_open(name.c_str(), EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP | flags, 0,
-                  0, Manager(), &fs);
+      ext2fs_open(name.c_str(), EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP | flags,
+                  0, 0, Manager(), &fs);
   if (err != 0) return io.Error(err, "cannot open the filesystem");
   fs->default_bitmap_type = EXT2FS_BMAP64_RBTREE;
   return Ext2Handle(fs);

@@ -27,8 +27,8 @@ class Ext2Io {
   virtual absl::Status Write(uint64_t offset, const void* buffer,
                              size_t length) = 0;
 
-  // The first error that Read or Write gave to libext2fs, which passes on only a
-  // number.
+  // The first error that Read or Write gave to libext2fs, which passes on only
+  // a number.
   const absl::Status& first_error() const { return first_error_; }
   absl::Status Remember(absl::Status status);
 

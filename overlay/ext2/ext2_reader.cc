@@ -17,7 +17,8 @@ namespace ext2cow {
 absl::StatusOr<Superblock> ReadSuperblock(const ByteReader& image) {
   Superblock superblock;
   if (image.size() < kSuperblockOffset + superblock.size()) {
-    return absl::InvalidArgumentError("the image is too small for a filesystem");
+    return absl::InvalidArgumentError(
+        "the image is too small for a filesystem");
   }
   if (absl::Status s =
           image.Read(kSuperblockOffset, superblock.data(), superblock.size());
@@ -61,8 +62,7 @@ absl::StatusOr<ServedFile> Ext2Reader::ReadFile(SpaceId number) {
     return io_->Error(err, absl::StrFormat("inode %d", number));
   }
   ServedFile file;
-  if (absl::Status s =
-          InspectFile(fs_, number, inode, &file.read_only_reason);
+  if (absl::Status s = InspectFile(fs_, number, inode, &file.read_only_reason);
       !s.ok()) {
     return s;
   }

@@ -11,8 +11,8 @@
 
 #include "absl/status/statusor.h"
 #include "overlay/base/device.h"
-#include "overlay/ext2/file_map.h"
 #include "overlay/base/types.h"
+#include "overlay/ext2/file_map.h"
 
 struct struct_ext2_filsys;
 
@@ -46,13 +46,13 @@ struct ServedFile {
 };
 
 // libext2fs opened read-only on `image` (the view of one generation). libext2fs
-// handles share caches without a lock: one Ext2Reader belongs to one thread at a
-// time. Bad images give an error, never a crash.
+// handles share caches without a lock: one Ext2Reader belongs to one thread at
+// a time. Bad images give an error, never a crash.
 class Ext2Reader {
  public:
   // `image` must outlive the reader. kFailedPrecondition with a message that
-  // says what to do for what can't be served at all (dirty journal: run e2fsck);
-  // kInvalidArgument when it is no ext2/3/4 filesystem.
+  // says what to do for what can't be served at all (dirty journal: run
+  // e2fsck); kInvalidArgument when it is no ext2/3/4 filesystem.
   static absl::StatusOr<std::unique_ptr<Ext2Reader>> Open(
       const ByteReader& image);
   ~Ext2Reader();
@@ -65,8 +65,8 @@ class Ext2Reader {
   // added). kNotFound names the path.
   absl::StatusOr<SpaceId> Resolve(std::string_view path);
 
-  // Walks the whole mapping. kFailedPrecondition for what can't be served (not a
-  // regular file, encrypted, ...), kDataLoss for a damaged tree.
+  // Walks the whole mapping. kFailedPrecondition for what can't be served (not
+  // a regular file, encrypted, ...), kDataLoss for a damaged tree.
   absl::StatusOr<ServedFile> ReadFile(SpaceId inode);
 
  private:

@@ -52,8 +52,8 @@ std::vector<FileRun> Merge(const std::vector<FileRun>& runs,
   for (auto change = first; change != last; ++change) {
     copy_until(change->logical);
     if (change->mapped) {
-      Push(merged, {change->logical, change->physical, change->length,
-                    change->kind});
+      Push(merged,
+           {change->logical, change->physical, change->length, change->kind});
     }
     from = change->logical + change->length;
     while (run != runs.end() && run->end() <= from) ++run;
@@ -80,7 +80,8 @@ void FileMap::Append(Piece runs) {
   if (runs.empty()) return;
   own_runs_ += runs.size();
   // Many small commits must not leave many small pieces.
-  if (!pieces_.empty() && pieces_.back()->size() + runs.size() <= kPieceRuns / 2) {
+  if (!pieces_.empty() &&
+      pieces_.back()->size() + runs.size() <= kPieceRuns / 2) {
     Piece joined = *pieces_.back();
     for (const FileRun& run : runs) Push(joined, run);
     pieces_.back() = std::make_shared<const Piece>(std::move(joined));
@@ -92,8 +93,7 @@ void FileMap::Append(Piece runs) {
   }
   for (size_t i = 0; i < runs.size(); i += kPieceRuns) {
     const size_t n = std::min(kPieceRuns, runs.size() - i);
-    pieces_.push_back(
-        std::make_shared<const Piece>(&runs[i], &runs[i] + n));
+    pieces_.push_back(std::make_shared<const Piece>(&runs[i], &runs[i] + n));
   }
 }
 

@@ -33,9 +33,9 @@ struct FileRun {
 // Runs may lie past the file's size (KEEP_SIZE allocations).
 class FileMap {
  public:
-  // `runs` ascending and disjoint; neighbours that continue each other logically
-  // and physically with the same kind are merged. `inline_data` is the content
-  // of a file kept in its inode (then there are no runs).
+  // `runs` ascending and disjoint; neighbours that continue each other
+  // logically and physically with the same kind are merged. `inline_data` is
+  // the content of a file kept in its inode (then there are no runs).
   FileMap(SpaceId inode, uint64_t size, std::vector<FileRun> runs,
           std::string inline_data = {}, bool is_inline = false);
 
@@ -47,9 +47,9 @@ class FileMap {
     uint64_t physical = 0;
     FileRun::Kind kind = FileRun::Kind::kWritten;
   };
-  // The map of the next generation: this one with `changes` (ascending, disjoint)
-  // made. Shares every piece that they do not touch, so it costs what they do and
-  // a pointer per thousand runs. Not for inline files.
+  // The map of the next generation: this one with `changes` (ascending,
+  // disjoint) made. Shares every piece that they do not touch, so it costs what
+  // they do and a pointer per thousand runs. Not for inline files.
   FileMap With(const std::vector<Change>& changes) const;
 
   SpaceId inode() const { return inode_; }

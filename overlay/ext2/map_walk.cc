@@ -47,8 +47,8 @@ class RunCollector {
     return absl::OkStatus();
   }
 
-  // A block of the mapping itself. Each is met once, or a tree of few blocks could
-  // be walked for years.
+  // A block of the mapping itself. Each is met once, or a tree of few blocks
+  // could be walked for years.
   absl::Status AddNode(uint64_t block, uint64_t logical) {
     if (block <= fs_->super->s_first_data_block ||
         block >= ext2fs_blocks_count(fs_->super)) {
@@ -61,13 +61,14 @@ class RunCollector {
   }
 
   absl::Status Damaged(const char* what, uint64_t logical) const {
-    return absl::DataLossError(absl::StrFormat(
-        "inode %d is damaged (%s at block %d): run e2fsck", number_, what,
-        logical));
+    return absl::DataLossError(
+        absl::StrFormat("inode %d is damaged (%s at block %d): run e2fsck",
+                        number_, what, logical));
   }
 
   // The runs, once none of them is known to share a block of the image with
-  // another, with the mapping itself or with what the filesystem keeps for itself.
+  // another, with the mapping itself or with what the filesystem keeps for
+  // itself.
   absl::StatusOr<std::vector<FileRun>> Take() {
     std::vector<ByteRange> physical;
     physical.reserve(runs_.size());
@@ -102,7 +103,8 @@ class RunCollector {
         holds_own = holds_own || holds(own);
       });
     }
-    if (holds_own) return Damaged("an extent over the filesystem's own blocks", 0);
+    if (holds_own)
+      return Damaged("an extent over the filesystem's own blocks", 0);
     return std::move(runs_);
   }
 
@@ -231,8 +233,8 @@ absl::StatusOr<FileMap> ReadInline(ext2_filsys fs, const Ext2Io& io,
     return io.Error(err, what);
   }
   std::string data(size, '\0');
-  if (errcode_t err = ext2fs_inline_data_get(fs, number, &inode, data.data(),
-                                             &size)) {
+  if (errcode_t err =
+          ext2fs_inline_data_get(fs, number, &inode, data.data(), &size)) {
     return io.Error(err, what);
   }
   const uint64_t file_size = EXT2_I_SIZE(&inode);
@@ -245,18 +247,17 @@ absl::StatusOr<FileMap> ReadInline(ext2_filsys fs, const Ext2Io& io,
 absl::StatusOr<FileMap> WalkMap(ext2_filsys fs, const Ext2Io& io,
                                 SpaceId number, ext2_inode& inode) {
   RunCollector runs(fs, number);
-  // Logical blocks have 32 bits. What follows a file block by block, or says its
-  // size in 63 bits, relies on it.
+  // Logical blocks have 32 bits. What follows a file block by block, or says
+  // its size in 63 bits, relies on it.
   if (EXT2_I_SIZE(&inode) / fs->blocksize > UINT32_MAX) {
     return runs.Damaged("a size that no file has", 0);
   }
   if (inode.i_flags & EXT4_INLINE_DATA_FL) {
     return ReadInline(fs, io, number, inode);
   }
-  absl::Status status =
-      inode.i_flags & EXT4_EXTENTS_FL
-          ? WalkExtents(fs, io, number, inode, runs)
-          : BlockMapWalk(fs, io, number, runs).Walk(inode);
+  absl::Status status = inode.i_flags & EXT4_EXTENTS_FL
+                            ? WalkExtents(fs, io, number, inode, runs)
+                            : BlockMapWalk(fs, io, number, runs).Walk(inode);
   if (!status.ok()) return status;
   absl::StatusOr<std::vector<FileRun>> taken = runs.Take();
   if (!taken.ok()) return taken.status();

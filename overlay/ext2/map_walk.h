@@ -6,15 +6,15 @@
 #include <ext2fs/ext2fs.h>
 
 #include "absl/status/statusor.h"
+#include "overlay/base/types.h"
 #include "overlay/ext2/ext2_io.h"
 #include "overlay/ext2/file_map.h"
-#include "overlay/base/types.h"
 
 namespace ext2cow {
 
 // Walks the whole mapping of `inode` (a regular file) once. kDataLoss for a
-// mapping that is out of order, overlaps itself or leaves the filesystem; memory
-// is bounded by what the tree really holds.
+// mapping that is out of order, overlaps itself or leaves the filesystem;
+// memory is bounded by what the tree really holds.
 absl::StatusOr<FileMap> WalkMap(ext2_filsys fs, const Ext2Io& io,
                                 SpaceId number, ext2_inode& inode);
 

@@ -10,9 +10,9 @@
 
 namespace ext2cow {
 
-// Visits the filesystem blocks that `group` keeps for the filesystem itself: its
-// copies of superblock and descriptors, its bitmaps, its inode table. They may
-// lie in another group (flex_bg) and come in no order; all lie inside the
+// Visits the filesystem blocks that `group` keeps for the filesystem itself:
+// its copies of superblock and descriptors, its bitmaps, its inode table. They
+// may lie in another group (flex_bg) and come in no order; all lie inside the
 // filesystem.
 void ForEachOwnBlocks(ext2_filsys fs, uint32_t group,
                       absl::FunctionRef<void(BlockRange)> visit);

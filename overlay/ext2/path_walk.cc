@@ -12,7 +12,7 @@
 namespace ext2cow {
 namespace {
 
-constexpr int kMaxLinks = 40;        // as the kernel
+constexpr int kMaxLinks = 40;  // as the kernel
 constexpr uint64_t kMaxTarget = 4096;
 
 absl::Status NotFound(std::string_view path, const char* why) {
@@ -82,9 +82,9 @@ absl::StatusOr<SpaceId> ResolvePath(ext2_filsys fs, const Ext2Io& io,
     rest.erase(0, name.size());
     ext2_ino_t next = 0;
     if (name.size() > EXT2_NAME_LEN) return NotFound(path, "name too long");
-    if (errcode_t err = ext2fs_lookup(fs, at, name.data(),
-                                      static_cast<int>(name.size()), nullptr,
-                                      &next)) {
+    if (errcode_t err =
+            ext2fs_lookup(fs, at, name.data(), static_cast<int>(name.size()),
+                          nullptr, &next)) {
       return io.Error(err, path);
     }
     absl::StatusOr<ext2_inode> inode = ReadNamed(fs, io, next, path);

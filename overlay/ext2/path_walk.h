@@ -8,14 +8,14 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "overlay/ext2/ext2_io.h"
 #include "overlay/base/types.h"
+#include "overlay/ext2/ext2_io.h"
 
 namespace ext2cow {
 
 // The inode of `path`, from the root; symbolic links are followed, 40 at most.
-// Ours because libext2fs 1.47.0 trusts a symbolic link's size and reads past its
-// buffer. kNotFound names the path.
+// Ours because libext2fs 1.47.0 trusts a symbolic link's size and reads past
+// its buffer. kNotFound names the path.
 absl::StatusOr<SpaceId> ResolvePath(ext2_filsys fs, const Ext2Io& io,
                                     std::string_view path);
 

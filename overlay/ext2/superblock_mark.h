@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <optional>
 
-#include "overlay/ext2/ext2_reader.h"
 #include "overlay/base/owner.h"
+#include "overlay/ext2/ext2_reader.h"
 
 namespace ext2cow {
 

@@ -37,8 +37,8 @@ absl::Status Image::ReadUndo(const Piece& piece, void* buffer) const {
 absl::Status Image::ReadUnderRedo(Redos::const_iterator begin,
                                   Redos::const_iterator end, uint64_t offset,
                                   void* buffer, size_t length) const {
-  // From the newest on that covers all: commits that wait together change the same
-  // inodes, one after another.
+  // From the newest on that covers all: commits that wait together change the
+  // same inodes, one after another.
   auto redo = end;
   bool covered = false;
   while (redo != begin && !covered) {

@@ -24,37 +24,43 @@ namespace ext2cow {
 class Redo {
  public:
   virtual ~Redo() = default;
-  // Any thread. Overlays onto `buffer`, which holds the bytes of the device from
-  // `offset` on, whatever the commit changes in that range.
+  // Any thread. Overlays onto `buffer`, which holds the bytes of the device
+  // from `offset` on, whatever the commit changes in that range.
   virtual absl::Status Overlay(uint64_t offset, void* buffer,
                                size_t length) const = 0;
-  // Whether Overlay changes every byte of the range: what is below need not be read.
+  // Whether Overlay changes every byte of the range: what is below need not be
+  // read.
   virtual bool Covers(uint64_t offset, size_t length) const = 0;
 };
 
 // The image's physical bytes as of each readable generation. Thread-safe; a
-// reader takes no lock that is held during any I/O, and of those that strangers take
-// only the one of a few regions of the image (see UndoIndex), shared, and while a
-// commit up to its generation is being applied the one of the redo, shared too.
+// reader takes no lock that is held during any I/O, and of those that strangers
+// take only the one of a few regions of the image (see UndoIndex), shared, and
+// while a commit up to its generation is being applied the one of the redo,
+// shared too.
 //
 //   committer                           reader at generation g
 //   1. undo layer of commit C durable   a. look each block up: is it in an undo
 //   2. PublishUndo(C), AddRedo(C)          layer of a commit after g?
 //   3. write the device                 b. it is: read it there
-//   4. ClearRedo                        c. else read the device, under the redo of
+//   4. ClearRedo                        c. else read the device, under the redo
+//   of
 //   5. remove what the redo reads          commits up to g that a. found
-//                                       d. redo of c. cleared: read the device alone
-//                                       e. what c. or d. read is in an undo layer
+//                                       d. redo of c. cleared: read the device
+//                                       alone e. what c. or d. read is in an
+//                                       undo layer
 //                                          now: read it there
 //
 // Each step is done once for each block, whatever else is committed meanwhile:
 // - An undo layer never changes and stays as long as g is pinned: b. and e. are
 //   final.
 // - A c. or d. that meets 3. of a commit after g finds at e. what 2. published.
-// - Commits up to g came to 2. before anybody could know g: a. found all their redo
-//   that is not cleared, and no more of it can come. Under it c. is right, whatever
-//   3. has done, unless it met 5.; then 4. was before, d. sees that, and the device
-//   has all of it.
+// - Commits up to g came to 2. before anybody could know g: a. found all their
+// redo
+//   that is not cleared, and no more of it can come. Under it c. is right,
+//   whatever
+//   3. has done, unless it met 5.; then 4. was before, d. sees that, and the
+//   device has all of it.
 class Image {
  public:
   // Both outlive the image; without `undo_layers` nothing is ever published.
@@ -69,21 +75,21 @@ class Image {
                     size_t length) const;
 
   // `undo` holds what the commit which made `generation` overwrites as it was
-  // before: in kPhysicalSpace block i is the i-th of `blocks`. Without gaps they
-  // are written as one stream, wherever they lie in the image. Ascending
+  // before: in kPhysicalSpace block i is the i-th of `blocks`. Without gaps
+  // they are written as one stream, wherever they lie in the image. Ascending
   // generations.
-  void PublishUndo(Generation generation, const BlockSet& blocks,
-                   LayerId undo);
+  void PublishUndo(Generation generation, const BlockSet& blocks, LayerId undo);
   // Nobody reads a generation before `oldest` any more: forgets what only they
   // needed.
   void DropUndoBefore(Generation oldest);
 
-  // Bytes, about: what is forgotten under pressure, and the commits' block sets.
+  // Bytes, about: what is forgotten under pressure, and the commits' block
+  // sets.
   uint64_t index_memory() const { return index_.memory(); }
   uint64_t sets_memory() const { return index_.sets_memory(); }
 
-  // From now on every Read answers `why` (somebody else changed the device); an OK
-  // status ends that.
+  // From now on every Read answers `why` (somebody else changed the device); an
+  // OK status ends that.
   void Refuse(absl::Status why);
 
   // What the commit that made `generation` is yet to write; ascending.
@@ -93,8 +99,7 @@ class Image {
  private:
   using Piece = UndoIndex::Piece;
   // Ascending.
-  using Redos =
-      std::vector<std::pair<Generation, std::shared_ptr<const Redo>>>;
+  using Redos = std::vector<std::pair<Generation, std::shared_ptr<const Redo>>>;
   // What a. finds.
   struct Found {
     std::vector<Piece> pieces;
@@ -119,7 +124,8 @@ class Image {
   const Device* const device_;
   UndoLayers* const undo_layers_;
   std::atomic<uint64_t> times_cleared_{0};  // the redo
-  // The newest generation with an undo layer; at or after it no lookup is needed.
+  // The newest generation with an undo layer; at or after it no lookup is
+  // needed.
   std::atomic<Generation> newest_undo_{0};
   // The first generation with redo; before it none is needed.
   std::atomic<Generation> first_redo_{kNoGeneration};

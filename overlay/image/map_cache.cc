@@ -13,7 +13,6 @@ constexpr uint64_t kEntryMemory = 100;  // bytes of a map's node, about
 
 }  // namespace
 
-
 absl::StatusOr<std::unique_ptr<Ext2Reader>> MapCache::OpenReader(
     const View& view) {
   absl::StatusOr<std::unique_ptr<Ext2Reader>> reader = Ext2Reader::Open(view);

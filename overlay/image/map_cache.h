@@ -20,7 +20,8 @@ namespace ext2cow {
 
 // The file maps in use, by generation and inode: the iget() of this program.
 // Only a miss enters libext2fs, one at a time. Maps that nobody else holds are
-// forgotten, to be read again, when all take more than `limit` bytes. Thread-safe.
+// forgotten, to be read again, when all take more than `limit` bytes.
+// Thread-safe.
 class MapCache {
  public:
   MapCache(const Image* image, uint64_t limit) : image_(image), limit_(limit) {}

@@ -52,17 +52,15 @@ absl::Status RequestDevice::InPieces(
 absl::Status RequestDevice::Read(uint64_t offset, void* buffer,
                                  size_t length) const {
   char* const to = static_cast<char*>(buffer);
-  return InPieces(
-      offset, length, rules_.maximum, [&](uint64_t at, uint32_t n) {
-        if (!InPart(n)) return RequestRead(at, to + (at - offset), n);
-        std::string unit(rules_.minimum, '\0');
-        const uint64_t in_unit = at % unit.size();
-        absl::Status status =
-            RequestRead(at - in_unit, unit.data(),
-                        static_cast<uint32_t>(unit.size()));
-        std::memcpy(to + (at - offset), unit.data() + in_unit, n);
-        return status;
-      });
+  return InPieces(offset, length, rules_.maximum, [&](uint64_t at, uint32_t n) {
+    if (!InPart(n)) return RequestRead(at, to + (at - offset), n);
+    std::string unit(rules_.minimum, '\0');
+    const uint64_t in_unit = at % unit.size();
+    absl::Status status = RequestRead(at - in_unit, unit.data(),
+                                      static_cast<uint32_t>(unit.size()));
+    std::memcpy(to + (at - offset), unit.data() + in_unit, n);
+    return status;
+  });
 }
 
 absl::Status RequestDevice::WritePiece(uint64_t offset, const void* bytes,
@@ -81,23 +79,21 @@ absl::Status RequestDevice::Write(uint64_t offset, const void* buffer,
                                   size_t length) {
   const char* const from = static_cast<const char*>(buffer);
   absl::MutexLock lock(&write_mu_);
-  return InPieces(offset, length, rules_.maximum,
-                  [&](uint64_t at, uint32_t n) {
-                    return WritePiece(at, from + (at - offset), n);
-                  });
+  return InPieces(offset, length, rules_.maximum, [&](uint64_t at, uint32_t n) {
+    return WritePiece(at, from + (at - offset), n);
+  });
 }
 
 absl::Status RequestDevice::Zero(uint64_t offset, uint64_t length) {
   static const auto* const zeros = new std::string(kZeros, '\0');
   absl::MutexLock lock(&write_mu_);
-  return InPieces(offset, length,
-                  rules_.can_zero ? kMaxRequest
-                                  : std::min(rules_.maximum, kZeros),
-                  [&](uint64_t at, uint32_t n) {
-                    return rules_.can_zero && !InPart(n)
-                               ? RequestZero(at, n)
-                               : WritePiece(at, zeros->data(), n);
-                  });
+  return InPieces(
+      offset, length,
+      rules_.can_zero ? kMaxRequest : std::min(rules_.maximum, kZeros),
+      [&](uint64_t at, uint32_t n) {
+        return rules_.can_zero && !InPart(n) ? RequestZero(at, n)
+                                             : WritePiece(at, zeros->data(), n);
+      });
 }
 
 absl::Status RequestDevice::Trim(uint64_t offset, uint64_t length) {

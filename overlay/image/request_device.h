@@ -9,9 +9,9 @@
 
 namespace ext2cow {
 
-// A device behind a protocol with rules for its requests, NBD's: it makes of any
-// range requests that keep to them. A unit (`minimum` bytes) that a write covers
-// in part is completed from what is there; a trim leaves it alone.
+// A device behind a protocol with rules for its requests, NBD's: it makes of
+// any range requests that keep to them. A unit (`minimum` bytes) that a write
+// covers in part is completed from what is there; a trim leaves it alone.
 class RequestDevice : public Device {
  public:
   uint64_t size() const override { return rules_.size; }
@@ -30,9 +30,9 @@ class RequestDevice : public Device {
     uint64_t size = 0;
     bool writable = false, can_flush = false, can_zero = false;
     bool can_trim = false;
-    // Bytes; 0: not known. Offsets and lengths are multiples of the minimum (what
-    // is left of the size can't be reached), no read or write is longer than the
-    // maximum.
+    // Bytes; 0: not known. Offsets and lengths are multiples of the minimum
+    // (what is left of the size can't be reached), no read or write is longer
+    // than the maximum.
     uint64_t minimum = 0, maximum = 0;
   };
   // Once, before the first request.
@@ -57,8 +57,8 @@ class RequestDevice : public Device {
   absl::Status WritePiece(uint64_t offset, const void* bytes, uint32_t length);
 
   Rules rules_;  // constant after Follow
-  // Held through a write. Two that change a unit in part would both read it, and
-  // the first to write would lose what it wrote to the second.
+  // Held through a write. Two that change a unit in part would both read it,
+  // and the first to write would lose what it wrote to the second.
   absl::Mutex write_mu_;
 };
 

@@ -17,21 +17,23 @@
 
 namespace ext2cow {
 
-// Which undo layer holds a block of the image as it was in a generation: one lookup,
-// however many commits lie between. Kept for the parts of the image that are read,
-// the regions, made from the commits' block sets when somebody asks and forgotten,
-// those asked for longest ago first, when all take more than `limit` bytes. The
-// block sets themselves stay: they are far smaller. Thread-safe: who asks takes a
-// lock that only those meet who ask for one of a few regions, shared, and a commit
-// that has overwritten something in them, for a moment.
+// Which undo layer holds a block of the image as it was in a generation: one
+// lookup, however many commits lie between. Kept for the parts of the image
+// that are read, the regions, made from the commits' block sets when somebody
+// asks and forgotten, those asked for longest ago first, when all take more
+// than `limit` bytes. The block sets themselves stay: they are far smaller.
+// Thread-safe: who asks takes a lock that only those meet who ask for one of a
+// few regions, shared, and a commit that has overwritten something in them, for
+// a moment.
 class UndoIndex {
  public:
   explicit UndoIndex(uint64_t limit) : limit_(limit) {}
 
   // See Image::PublishUndo. Not from two threads.
   void Publish(Generation generation, const BlockSet& blocks, LayerId undo);
-  // Nobody asks for a generation before `oldest`: forgets the undo layers of commits
-  // up to it and answers them. Not from two threads, nor during Publish.
+  // Nobody asks for a generation before `oldest`: forgets the undo layers of
+  // commits up to it and answers them. Not from two threads, nor during
+  // Publish.
   std::vector<LayerId> DropBefore(Generation oldest);
 
   // A range of the image with one source.
@@ -40,8 +42,8 @@ class UndoIndex {
     LayerId undo = 0;  // 0: the device
     uint64_t undo_offset = 0;
   };
-  // Cuts the range into pieces, ascending. What was published before the call is in
-  // it; what is published meanwhile, or not.
+  // Cuts the range into pieces, ascending. What was published before the call
+  // is in it; what is published meanwhile, or not.
   std::vector<Piece> Locate(Generation generation, uint64_t offset,
                             size_t length);
 
@@ -68,7 +70,8 @@ class UndoIndex {
   struct Region {
     Chunks chunks;
     uint64_t memory = 0;  // as counted
-    // As in UndoLayers: twice the regions made before, and one when asked for since.
+    // As in UndoLayers: twice the regions made before, and one when asked for
+    // since.
     std::atomic<uint64_t> used{0};
   };
   struct Shard {

@@ -13,16 +13,16 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/stack/stack.h"
 #include "overlay/base/types.h"
+#include "overlay/stack/stack.h"
 
 namespace ext2cow {
 
 // Opens undo layers when they are read: thousands may be kept for a point far
-// back, and few of them are read. At most kMostOpen are open, which take `limit`
-// bytes of memory together, or one more than fits; those used longest ago are
-// closed first. Thread-safe: a reader of an open layer takes the lock of a few layers,
-// shared; only who opens one meets everybody else who does.
+// back, and few of them are read. At most kMostOpen are open, which take
+// `limit` bytes of memory together, or one more than fits; those used longest
+// ago are closed first. Thread-safe: a reader of an open layer takes the lock
+// of a few layers, shared; only who opens one meets everybody else who does.
 class UndoLayers {
  public:
   static constexpr size_t kMostOpen = 256;  // each may need a descriptor
@@ -43,13 +43,14 @@ class UndoLayers {
   struct Open {
     std::shared_ptr<Stack> stack;
     uint64_t memory = 0;  // about
-    // Twice how many were opened before it was, or that and one when it was used
-    // since: no reader writes what another reader writes.
+    // Twice how many were opened before it was, or that and one when it was
+    // used since: no reader writes what another reader writes.
     std::atomic<uint64_t> used{0};
   };
   struct Shard {
     mutable absl::Mutex mu;  // never held during I/O
-    absl::flat_hash_map<LayerId, std::unique_ptr<Open>> open ABSL_GUARDED_BY(mu);
+    absl::flat_hash_map<LayerId, std::unique_ptr<Open>> open
+        ABSL_GUARDED_BY(mu);
   };
   // What was closed, to be destroyed without a lock.
   using Closed = std::vector<std::unique_ptr<Open>>;

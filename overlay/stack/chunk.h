@@ -21,8 +21,8 @@ inline constexpr uint64_t kChunkBlocks = 64;
 // Which blocks of one chunk a layer holds, and where: bit i stands for block
 // chunk * kChunkBlocks + i. No bit is set in both masks.
 struct ChunkRecord {
-  uint64_t row_mask = 0;   // the block is a row of its own
-  uint64_t data_mask = 0;  // the block is in the data file
+  uint64_t row_mask = 0;            // the block is a row of its own
+  uint64_t data_mask = 0;           // the block is in the data file
   std::vector<uint32_t> checksums;  // one for each bit of data_mask, ascending
 
   bool empty() const { return (row_mask | data_mask) == 0; }

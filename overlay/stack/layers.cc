@@ -9,8 +9,8 @@
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "overlay/stack/chunk.h"
-#include "overlay/store/keys.h"
 #include "overlay/stack/stack.h"
+#include "overlay/store/keys.h"
 
 namespace ext2cow {
 
@@ -25,8 +25,7 @@ absl::Status DeleteLayer(const Store& store, rocksdb::WriteBatch* batch,
   return status;
 }
 
-absl::Status RemoveLayerFiles(Store* store,
-                              absl::Span<const LayerId> layers) {
+absl::Status RemoveLayerFiles(Store* store, absl::Span<const LayerId> layers) {
   const auto names = store->files().List();
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {
@@ -47,12 +46,13 @@ absl::StatusOr<bool> IsEmptyLayer(const Store& store, LayerId layer) {
 
 absl::StatusOr<std::vector<LayerId>> ListLayers(Store* store) {
   std::set<LayerId> layers;
-  const absl::Status status = store->Scan(
-      std::string(1, static_cast<char>(KeyType::kLayer)),
-      [&](std::string_view key, std::string_view) {
-        if (const auto layer = ParseLayerMark(key)) layers.insert(*layer);
-        return absl::OkStatus();
-      });
+  const absl::Status status =
+      store->Scan(std::string(1, static_cast<char>(KeyType::kLayer)),
+                  [&](std::string_view key, std::string_view) {
+                    if (const auto layer = ParseLayerMark(key))
+                      layers.insert(*layer);
+                    return absl::OkStatus();
+                  });
   if (!status.ok()) return status;
   const auto names = store->files().List();
   if (!names.ok()) return names.status();
@@ -173,11 +173,10 @@ absl::Status VerifyLayer(
       (*stack)->Changes(),
       [&](SpaceId space, uint64_t offset, void* buffer, size_t length) {
         if (absl::Status s = go_on(); !s.ok()) return s;
-        return (*stack)->Read(space, offset, buffer, length,
-                              [](uint64_t, void*, size_t) {
-                                return absl::InternalError(
-                                    "below a lone layer");
-                              });
+        return (*stack)->Read(
+            space, offset, buffer, length, [](uint64_t, void*, size_t) {
+              return absl::InternalError("below a lone layer");
+            });
       },
       damage);
 }

@@ -10,8 +10,7 @@
 namespace ext2cow {
 
 size_t ChunkEntries::Position(unsigned bit) const {
-  return static_cast<size_t>(
-      std::popcount(mask_ & ((uint64_t{1} << bit) - 1)));
+  return static_cast<size_t>(std::popcount(mask_ & ((uint64_t{1} << bit) - 1)));
 }
 
 void ChunkEntries::Set(unsigned bit, IndexEntry entry) {
@@ -82,8 +81,9 @@ SpaceIndex::Run SpaceIndex::Describe(uint64_t block, uint64_t limit) const {
     }
     // Up to the next entry, or the end of the chunk when it has no more.
     const uint64_t next =
-        above == 0 ? base + kChunkBlocks
-                   : base + bit + static_cast<unsigned>(std::countr_zero(above));
+        above == 0
+            ? base + kChunkBlocks
+            : base + bit + static_cast<unsigned>(std::countr_zero(above));
     limit = std::min(limit, next - block);
   }
   const auto zero = zeroes_.At(block);
@@ -199,14 +199,16 @@ void SpaceIndex::AddTo(SpaceChanges* changes) const {
     for (uint64_t rest = entries.mask(); rest != 0;) {
       const int first = std::countr_zero(rest);
       const int count = std::countr_one(rest >> first);
-      changes->written.AddRange({chunk * kChunkBlocks + static_cast<unsigned>(first),
-                                 static_cast<uint64_t>(count)});
-      rest = first + count == 64 ? 0 : rest >> (first + count) << (first + count);
+      changes->written.AddRange(
+          {chunk * kChunkBlocks + static_cast<unsigned>(first),
+           static_cast<uint64_t>(count)});
+      rest =
+          first + count == 64 ? 0 : rest >> (first + count) << (first + count);
     }
   }
   for (const auto& [first, run] : zeroes_.runs()) {
-    BlockSet& set = run.kind == ZeroKind::kDiscard ? changes->discarded
-                                                   : changes->zeroed;
+    BlockSet& set =
+        run.kind == ZeroKind::kDiscard ? changes->discarded : changes->zeroed;
     set.AddRange({first, run.count});
   }
 }

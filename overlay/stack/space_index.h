@@ -8,15 +8,15 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/functional/function_ref.h"
+#include "overlay/base/types.h"
 #include "overlay/stack/changes.h"
 #include "overlay/stack/chunk.h"
-#include "overlay/base/types.h"
 #include "overlay/stack/zero_runs.h"
 
 namespace ext2cow {
 
-// Where one block is: as a row, or in the data file, of one layer. Slots count a
-// stack's layers, oldest first, and never change their layer.
+// Where one block is: as a row, or in the data file, of one layer. Slots count
+// a stack's layers, oldest first, and never change their layer.
 struct IndexEntry {
   uint32_t checksum = 0;  // of a block in a data file
   uint32_t slot : 31 = 0;
@@ -43,9 +43,9 @@ class ChunkEntries {
   std::vector<IndexEntry> entries_;  // one for each bit of mask_, ascending
 };
 
-// Which layer of a stack holds each block of one space, newest winning; a lookup
-// costs the same whatever the depth. Where a block has an entry and a zero run,
-// the entry is the newer. Not thread-safe.
+// Which layer of a stack holds each block of one space, newest winning; a
+// lookup costs the same whatever the depth. Where a block has an entry and a
+// zero run, the entry is the newer. Not thread-safe.
 class SpaceIndex {
  public:
   using Chunks = absl::btree_map<uint64_t, ChunkEntries>;

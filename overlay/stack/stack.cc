@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "overlay/base/checksum.h"
-#include "overlay/store/keys.h"
 #include "overlay/stack/stack_impl.h"
+#include "overlay/store/keys.h"
 
 namespace ext2cow {
 
@@ -65,8 +65,8 @@ absl::Status StackImpl::LoadLayer(size_t index, LayerId layer) {
           return load(*key, value);
         });
   };
-  const absl::Status status = scan(
-      KeyType::kZeroRun, [&](const LayerKey& key, std::string_view value) {
+  const absl::Status status =
+      scan(KeyType::kZeroRun, [&](const LayerKey& key, std::string_view value) {
         mu_.AssertHeld();
         const auto record = ZeroRecord::Decode(key, value);
         if (!record.ok()) return record.status();
@@ -74,13 +74,14 @@ absl::Status StackImpl::LoadLayer(size_t index, LayerId layer) {
         return absl::OkStatus();
       });
   if (!status.ok()) return status;
-  return scan(KeyType::kChunk, [&](const LayerKey& key, std::string_view value) {
-    mu_.AssertHeld();
-    const auto record = ChunkRecord::Decode(key, value);
-    if (!record.ok()) return record.status();
-    state_.LoadChunk(index, key.space, key.number, *record);
-    return absl::OkStatus();
-  });
+  return scan(KeyType::kChunk,
+              [&](const LayerKey& key, std::string_view value) {
+                mu_.AssertHeld();
+                const auto record = ChunkRecord::Decode(key, value);
+                if (!record.ok()) return record.status();
+                state_.LoadChunk(index, key.space, key.number, *record);
+                return absl::OkStatus();
+              });
 }
 
 absl::Status StackImpl::ResumTorn() {

@@ -13,17 +13,17 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "overlay/base/types.h"
 #include "overlay/stack/changes.h"
 #include "overlay/store/store.h"
-#include "overlay/base/types.h"
 
 namespace ext2cow {
 
-// What lies below a stack: reads bytes of one address space from the image as of
-// the stack's generation. May be called from several threads at once, and with
-// no lock of the stack held.
-using BelowReader =
-    absl::FunctionRef<absl::Status(uint64_t offset, void* buffer, size_t length)>;
+// What lies below a stack: reads bytes of one address space from the image as
+// of the stack's generation. May be called from several threads at once, and
+// with no lock of the stack held.
+using BelowReader = absl::FunctionRef<absl::Status(
+    uint64_t offset, void* buffer, size_t length)>;
 
 struct LayerSize;  // chunk.h
 
@@ -44,9 +44,9 @@ class SpaceBudget {
 };
 
 // A stack of layers and the write cache above them: the changed blocks of one
-// session, snapshot, or undo layer. The newest layer is writable unless the stack
-// was opened read-only; the others are frozen and may be shared by other stacks
-// (which then must be open read-only on them or have them frozen too).
+// session, snapshot, or undo layer. The newest layer is writable unless the
+// stack was opened read-only; the others are frozen and may be shared by other
+// stacks (which then must be open read-only on them or have them frozen too).
 //
 // Thread-safe. Reads and writes of different blocks run at the same time; a
 // write that completed before another call began is seen by it. Overlapping
@@ -60,7 +60,7 @@ class Stack {
     // block whose checksum does not fit is a torn write that nobody flushed; it
     // is summed anew and counted in torn_blocks().
     bool unclean = false;
-    SpaceBudget* budget = nullptr;     // null: no limit
+    SpaceBudget* budget = nullptr;  // null: no limit
     uint64_t write_cache_bytes = 8 << 20;
     // Much is written at once and then synced: the disk begins before that.
     bool start_sync_early = false;
@@ -70,17 +70,16 @@ class Stack {
 
   // `layers` oldest first. A layer that the store knows nothing of is empty.
   // kDataLoss names a damaged record.
-  static absl::StatusOr<std::unique_ptr<Stack>> Open(Store* store,
-                                                     std::vector<LayerId> layers,
-                                                     Options options);
+  static absl::StatusOr<std::unique_ptr<Stack>> Open(
+      Store* store, std::vector<LayerId> layers, Options options);
   virtual ~Stack() = default;  // drops what was not flushed
 
   // What no layer holds is read through `below`, in maximal runs of bytes.
   // kDataLoss: a block's checksum does not fit (the message names it).
   virtual absl::Status Read(SpaceId space, uint64_t offset, void* buffer,
                             size_t length, BelowReader below) = 0;
-  // Blocks covered in part are completed from what is there (through `below` when
-  // no layer holds them). kResourceExhausted: nothing was written.
+  // Blocks covered in part are completed from what is there (through `below`
+  // when no layer holds them). kResourceExhausted: nothing was written.
   virtual absl::Status Write(SpaceId space, uint64_t offset, const void* buffer,
                              size_t length, BelowReader below) = 0;
   virtual absl::Status Zero(SpaceId space, uint64_t offset, uint64_t length,
@@ -89,15 +88,15 @@ class Stack {
   virtual absl::Status Flush() = 0;
   // The same, but durable only with the next synced write to the store.
   virtual absl::Status Settle() = 0;
-  // The same by a batch that the caller writes next. One who does not is done with
-  // the stack, and with its newest layer.
+  // The same by a batch that the caller writes next. One who does not is done
+  // with the stack, and with its newest layer.
   virtual absl::Status SettleInto(rocksdb::WriteBatch* batch) = 0;
   // Moves a part of the write cache towards the store without waiting for
   // durability; called every second and under memory pressure.
   virtual absl::Status Drain() = 0;
 
-  // Calls `visit` for maximal ranges (bytes, whole blocks clipped to the request)
-  // in order until it returns false.
+  // Calls `visit` for maximal ranges (bytes, whole blocks clipped to the
+  // request) in order until it returns false.
   virtual void Describe(
       SpaceId space, uint64_t offset, uint64_t length,
       absl::FunctionRef<bool(ByteRange range, BlockState state)> visit) = 0;
@@ -107,12 +106,12 @@ class Stack {
   virtual uint64_t ChangedBytes() const = 0;
 
   // Freezes the newest layer and puts `layer` on top. The caller holds back all
-  // other calls of this stack and has flushed it; the caller makes its own record
-  // of the new order durable.
+  // other calls of this stack and has flushed it; the caller makes its own
+  // record of the new order durable.
   virtual void Push(LayerId layer) = 0;
-  // Forgets all layers but the newest `keep`. The caller has let go of the bytes
-  // in them: what they held is read from below from now on. Readers in flight
-  // finish right, whichever they see.
+  // Forgets all layers but the newest `keep`. The caller has let go of the
+  // bytes in them: what they held is read from below from now on. Readers in
+  // flight finish right, whichever they see.
   virtual void DropOldest(size_t keep) = 0;
   virtual std::vector<LayerId> layers() const = 0;
   // Whether nothing was ever put into the newest layer.
@@ -145,8 +144,8 @@ absl::StatusOr<std::map<LayerId, std::optional<LayerSize>>> ListLayerSizes(
 // What one layer alone holds and how many bytes that is on disk.
 absl::StatusOr<std::map<SpaceId, SpaceChanges>> LayerChanges(Store* store,
                                                              LayerId layer);
-// Reads back every written block of `changes` with `read`; `damage` is called for
-// each one that answers kDataLoss. Any other error is the answer, at once.
+// Reads back every written block of `changes` with `read`; `damage` is called
+// for each one that answers kDataLoss. Any other error is the answer, at once.
 absl::Status VerifyBlocks(
     const std::map<SpaceId, SpaceChanges>& changes,
     absl::FunctionRef<absl::Status(SpaceId space, uint64_t offset, void* buffer,

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Nothing is named before it is durable, and nothing is punched before the batch
-// that stops naming it is:
+// Nothing is named before it is durable, and nothing is punched before the
+// batch that stops naming it is:
 //
 //   1. drain: long runs, and all when there is much, from the cache to the data
 //      files; a few scattered blocks stay to become rows
@@ -18,9 +18,9 @@
 #include <utility>
 
 #include "overlay/base/checksum.h"
-#include "overlay/store/keys.h"
-#include "overlay/stack/stack_impl.h"
 #include "overlay/base/sync_point.h"
+#include "overlay/stack/stack_impl.h"
+#include "overlay/store/keys.h"
 
 namespace ext2cow {
 namespace {
@@ -262,8 +262,8 @@ absl::Status StackImpl::MoveRows() {
     const Piece& piece = pieces[0];
     if (piece.source != Piece::Source::kRow || piece.layer != layer) continue;
     BlockBytes bytes;
-    absl::Status status = ReadRow(
-        space, piece, {block * kBlockSize, kBlockSize}, bytes.bytes);
+    absl::Status status =
+        ReadRow(space, piece, {block * kBlockSize, kBlockSize}, bytes.bytes);
     if (absl::IsDataLoss(status)) continue;  // stays, for reads to tell
     if (!status.ok()) return status;
     std::vector<uint32_t> checksums;
@@ -311,8 +311,8 @@ absl::Status StackImpl::WriteNaming(const Naming& naming,
     }
     for (uint64_t bits = chunk.rows_gone; bits != 0; bits &= bits - 1) {
       const auto bit = static_cast<unsigned>(std::countr_zero(bits));
-      batch->Delete(key(KeyType::kRow, chunk.space,
-                        chunk.chunk * kChunkBlocks + bit));
+      batch->Delete(
+          key(KeyType::kRow, chunk.space, chunk.chunk * kChunkBlocks + bit));
     }
   }
   return absl::OkStatus();

@@ -11,11 +11,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
-#include "overlay/store/layer_files.h"
 #include "overlay/base/range_lock.h"
 #include "overlay/stack/request_split.h"
 #include "overlay/stack/stack.h"
 #include "overlay/stack/stack_state.h"
+#include "overlay/store/layer_files.h"
 
 namespace ext2cow {
 
@@ -25,7 +25,8 @@ namespace ext2cow {
 // Locks, in the order in which they are taken; a mutex is never held in I/O but
 // for drain_mu_:
 //   drain_mu_     one drain at a time
-//   writers_      writes and zeroes of one block: without it a write of a part of
+//   writers_      writes and zeroes of one block: without it a write of a part
+//   of
 //                 a block would bring back the rest from before another write
 //   file_ranges_  whoever changes bytes of the newest data files, from before
 //                 the bytes change until the index knows; without it a drain
@@ -52,8 +53,8 @@ class StackImpl : public Stack {
   bool Unflushed() const override { return unflushed_.load(); }
   void StartSync() override { files_.StartSync(); }
   void Describe(SpaceId space, uint64_t offset, uint64_t length,
-                absl::FunctionRef<bool(ByteRange range, BlockState state)> visit)
-      override;
+                absl::FunctionRef<bool(ByteRange range, BlockState state)>
+                    visit) override;
   std::map<SpaceId, SpaceChanges> Changes() const override;
   uint64_t ChangedBytes() const override;
   void Push(LayerId layer) override;
@@ -69,8 +70,8 @@ class StackImpl : public Stack {
   absl::Status Healthy() const;
   // Durability is unknown from now on.
   absl::Status Break(const absl::Status& why);
-  // Sums own data blocks of the range by the bytes that the file has now, after a
-  // write that failed or was torn. Under file_ranges_ (or alone). Answers the
+  // Sums own data blocks of the range by the bytes that the file has now, after
+  // a write that failed or was torn. Under file_ranges_ (or alone). Answers the
   // blocks that did not fit.
   absl::StatusOr<BlockSet> ResumOwn(SpaceId space, BlockRange range);
   // What the page cache shows may not be on the disk, and no sync to come would
@@ -110,7 +111,8 @@ class StackImpl : public Stack {
   size_t CacheLimit() const;
 
   // stack_flush.cc
-  // By whom flushing_ was set. `batch`, if not null, takes what else were written.
+  // By whom flushing_ was set. `batch`, if not null, takes what else were
+  // written.
   absl::Status FlushOnce(bool sync, rocksdb::WriteBatch* batch);
   // What stays to become rows has room for that while `hold` lives.
   absl::Status DrainForFlush(std::vector<CachedBlock>* rows,
@@ -141,7 +143,8 @@ class StackImpl : public Stack {
   std::atomic<uint64_t> torn_blocks_{0};
   std::atomic<uint64_t> not_started_{0};  // blocks since the last StartSync
   std::atomic<bool> unflushed_{false};
-  std::atomic<size_t> cached_{0};  // state_.cached_blocks(), to look at unlocked
+  std::atomic<size_t> cached_{
+      0};  // state_.cached_blocks(), to look at unlocked
 
   absl::Mutex drain_mu_;
   mutable absl::Mutex mu_ ABSL_ACQUIRED_AFTER(drain_mu_);
@@ -151,7 +154,8 @@ class StackImpl : public Stack {
   absl::Mutex flush_mu_;
   bool flushing_ ABSL_GUARDED_BY(flush_mu_) = false;
   uint64_t flushes_started_ ABSL_GUARDED_BY(flush_mu_) = 0;
-  uint64_t flush_finished_ ABSL_GUARDED_BY(flush_mu_) = 0;  // newest that was OK
+  uint64_t flush_finished_ ABSL_GUARDED_BY(flush_mu_) =
+      0;                  // newest that was OK
   bool settled_ = false;  // named but not synced; for FlushOnce alone
 };
 

@@ -1,11 +1,12 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// A read looks up where its blocks are under a short shared lock, and reads with
-// no lock held. Meanwhile a block may be overwritten in place, moved to another
-// place, or dropped; then its checksum does not fit or its row is missing. Such a
-// block is read again with writers of its bytes held off (ReadSettled), and only
-// when that fails and the lookup stays the same is it damage.
+// A read looks up where its blocks are under a short shared lock, and reads
+// with no lock held. Meanwhile a block may be overwritten in place, moved to
+// another place, or dropped; then its checksum does not fit or its row is
+// missing. Such a block is read again with writers of its bytes held off
+// (ReadSettled), and only when that fails and the lookup stays the same is it
+// damage.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -13,8 +14,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "overlay/base/checksum.h"
-#include "overlay/store/keys.h"
 #include "overlay/stack/stack_impl.h"
+#include "overlay/store/keys.h"
 
 namespace ext2cow {
 namespace {

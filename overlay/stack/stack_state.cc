@@ -16,8 +16,7 @@ namespace {
 template <typename Visit>
 void ForEachBlock(uint64_t chunk, uint64_t bits, Visit visit) {
   for (; bits != 0; bits &= bits - 1) {
-    visit(chunk * kChunkBlocks +
-          static_cast<unsigned>(std::countr_zero(bits)));
+    visit(chunk * kChunkBlocks + static_cast<unsigned>(std::countr_zero(bits)));
   }
 }
 
@@ -134,8 +133,9 @@ void StackState::LoadZeroes(size_t layer_index, SpaceId space, uint64_t first,
                             const ZeroRecord& record) {
   const uint32_t slot = static_cast<uint32_t>(layer_index);
   std::vector<uint64_t> changed;
-  spaces_[space].index.Zero({first, record.count}, record.kind, slot,
-                            [](uint64_t, uint64_t) {}, &changed);
+  spaces_[space].index.Zero(
+      {first, record.count}, record.kind, slot, [](uint64_t, uint64_t) {},
+      &changed);
   ++held_[layer_index].zero_runs;
 }
 
@@ -143,9 +143,8 @@ void StackState::LoadChunk(size_t layer_index, SpaceId space, uint64_t chunk,
                            const ChunkRecord& record) {
   const uint32_t slot = static_cast<uint32_t>(layer_index);
   Space& to = spaces_[space];
-  ForEachRun(chunk, record.row_mask, [&](BlockRange run) {
-    to.index.Put(run, slot, nullptr);
-  });
+  ForEachRun(chunk, record.row_mask,
+             [&](BlockRange run) { to.index.Put(run, slot, nullptr); });
   const uint32_t* checksums = record.checksums.data();
   ForEachRun(chunk, record.data_mask, [&](BlockRange run) {
     to.index.Put(run, slot, checksums);
@@ -265,7 +264,8 @@ uint64_t StackState::ChangedBlocks() const {
   return blocks;
 }
 
-std::vector<BlockRange> StackState::OwnData(SpaceId id, BlockRange range) const {
+std::vector<BlockRange> StackState::OwnData(SpaceId id,
+                                            BlockRange range) const {
   std::vector<BlockRange> own;
   const Space* space = Find(id);
   if (space == nullptr) return own;
@@ -276,7 +276,8 @@ std::vector<BlockRange> StackState::OwnData(SpaceId id, BlockRange range) const 
     const uint64_t bits =
         entries.MaskOf(newest_slot()) & BitsInChunk(it->first, range);
     ForEachBlock(it->first, bits, [&](uint64_t block) {
-      if (entries.Get(static_cast<unsigned>(block % kChunkBlocks)).is_row) return;
+      if (entries.Get(static_cast<unsigned>(block % kChunkBlocks)).is_row)
+        return;
       if (!own.empty() && own.back().end() == block) {
         ++own.back().count;
       } else {
@@ -288,9 +289,10 @@ std::vector<BlockRange> StackState::OwnData(SpaceId id, BlockRange range) const 
 }
 
 std::optional<uint32_t> StackState::OwnChecksum(SpaceId id,
-                                               uint64_t block) const {
+                                                uint64_t block) const {
   const Space* space = Find(id);
-  const IndexEntry* entry = space == nullptr ? nullptr : space->index.Find(block);
+  const IndexEntry* entry =
+      space == nullptr ? nullptr : space->index.Find(block);
   if (!IsOwn(entry) || entry->is_row) return std::nullopt;
   return entry->checksum;
 }

@@ -16,19 +16,19 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
+#include "overlay/base/types.h"
 #include "overlay/stack/chunk.h"
 #include "overlay/stack/space_index.h"
-#include "overlay/store/space_meter.h"
 #include "overlay/stack/stack.h"
-#include "overlay/base/types.h"
+#include "overlay/store/space_meter.h"
 
 namespace ext2cow {
 
 struct BlockBytes {
   uint8_t bytes[kBlockSize];
 };
-// A block of the write cache. Never changed once others can see it: a write makes
-// a new one, so drains and readers need no lock.
+// A block of the write cache. Never changed once others can see it: a write
+// makes a new one, so drains and readers need no lock.
 using BlockBuffer = std::shared_ptr<const BlockBytes>;
 
 // Consecutive blocks that are read the same way.
@@ -127,7 +127,8 @@ class StackState {
 
   // Each has room reserved where it adds blocks.
   void PutCached(SpaceId space, uint64_t block, BlockBuffer buffer);
-  // The range was written to the data file; what the cache holds of it is older.
+  // The range was written to the data file; what the cache holds of it is
+  // older.
   void PutData(SpaceId space, BlockRange range, const uint32_t* checksums);
   // Under the same lock as its ReserveZeroes.
   void Zero(SpaceId space, BlockRange range, ZeroKind kind);
@@ -142,7 +143,8 @@ class StackState {
   void Drained(const CachedBlock& block, uint32_t checksum);
 
   size_t row_count() const { return row_count_; }
-  std::vector<std::pair<SpaceId, uint64_t>> Rows() const;  // ascending in a space
+  std::vector<std::pair<SpaceId, uint64_t>> Rows()
+      const;  // ascending in a space
   // The row's bytes were copied to the data file.
   void RowMoved(SpaceId space, uint64_t block, uint32_t checksum);
 
@@ -158,9 +160,9 @@ class StackState {
     Cache cache;
     uint64_t only_cached = 0;  // blocks that the index does not hold
     // Of the newest layer:
-    absl::flat_hash_set<uint64_t> unnamed;           // chunks
-    absl::flat_hash_set<uint64_t> unnamed_zeroes;    // first blocks
-    absl::flat_hash_map<uint64_t, uint64_t> rows;    // by chunk: in the store
+    absl::flat_hash_set<uint64_t> unnamed;         // chunks
+    absl::flat_hash_set<uint64_t> unnamed_zeroes;  // first blocks
+    absl::flat_hash_map<uint64_t, uint64_t> rows;  // by chunk: in the store
     std::vector<BlockRange> punches;
   };
 
@@ -176,7 +178,8 @@ class StackState {
   void SetRows(Space* space, uint64_t chunk, uint64_t bits);
   void CountCached(size_t blocks);
   Cache::iterator EraseCached(Space* space, Cache::iterator it);
-  // Returns how many blocks were only in the cache, and not in the newest layer.
+  // Returns how many blocks were only in the cache, and not in the newest
+  // layer.
   uint64_t EraseCached(Space* space, BlockRange range);
   // Puts into the newest layer, whatever the cache holds. All puts do it here.
   void PutOwn(Space* space, BlockRange range, const uint32_t* checksums);
@@ -185,7 +188,7 @@ class StackState {
                  Naming* naming);
 
   uint32_t first_slot_ = 0;
-  std::deque<LayerId> slots_;       // slot first_slot_ + i is slots_[i]
+  std::deque<LayerId> slots_;  // slot first_slot_ + i is slots_[i]
   // By slot: what is reserved for a layer.
   std::deque<LayerSize> held_;
   // Of the newest layer: the blocks in the index, and what its mark says.

@@ -3,7 +3,8 @@
 //
 // Small writes make new blocks in the write cache, until it has enough for a
 // flush to make rows of; others, and aligned runs of 64 KiB and more, go to the
-// data file at once, and the index learns of them when they are there. A request holds its blocks in writers_ until it has ended.
+// data file at once, and the index learns of them when they are there. A
+// request holds its blocks in writers_ until it has ended.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -16,8 +17,8 @@ namespace ext2cow {
 namespace {
 
 constexpr uint64_t kDirectBlocks = (64 << 10) / kBlockSize;
-// Summed and then written while they are in the processor's cache; what goes past
-// the page cache is one request of the disk instead.
+// Summed and then written while they are in the processor's cache; what goes
+// past the page cache is one request of the disk instead.
 constexpr uint64_t kSliceBlocks = 64;
 constexpr uint64_t kStartSyncBlocks = (16 << 20) / kBlockSize;
 
@@ -42,9 +43,9 @@ absl::Status StackImpl::ReadyToWrite() {
 size_t StackImpl::CacheLimit() const {
   const uint64_t all = store_->write_cache_bytes();
   const uint64_t left = all - std::min(all, store_->space().cached());
-  return std::clamp<size_t>(left / 2 / kBlockSize, 1,
-                            std::max<size_t>(
-                                16, options_.write_cache_bytes / kBlockSize));
+  return std::clamp<size_t>(
+      left / 2 / kBlockSize, 1,
+      std::max<size_t>(16, options_.write_cache_bytes / kBlockSize));
 }
 
 void StackImpl::DrainWhenFull() {
@@ -100,10 +101,11 @@ absl::Status StackImpl::CompleteEnds(SpaceId space, const RequestParts& parts,
                                      const uint8_t* data, BelowReader below,
                                      std::vector<CachedBlock>* blocks) {
   const uint8_t* tail_data =
-      data == nullptr ? nullptr
-                      : data + parts.head.length + parts.body.count * kBlockSize;
-  const std::pair<ByteRange, const uint8_t*> ends[] = {
-      {parts.head, data}, {parts.tail, tail_data}};
+      data == nullptr
+          ? nullptr
+          : data + parts.head.length + parts.body.count * kBlockSize;
+  const std::pair<ByteRange, const uint8_t*> ends[] = {{parts.head, data},
+                                                       {parts.tail, tail_data}};
   for (const auto& [part, bytes] : ends) {
     if (part.length == 0) continue;
     auto block = Complete(space, part, bytes, below);
@@ -121,7 +123,8 @@ absl::Status StackImpl::WriteHeld(SpaceId space, uint64_t offset,
   absl::Status status = CompleteEnds(space, parts, data, below, &blocks);
   if (!status.ok()) return status;
   const uint8_t* body = data + parts.head.length;
-  // With so many in the cache the next flush makes no rows: whole blocks bypass it.
+  // With so many in the cache the next flush makes no rows: whole blocks bypass
+  // it.
   const bool direct =
       parts.body.count >= kDirectBlocks ||
       (parts.body.count > 0 && cached_.load() >= store_->rows().flush);
@@ -210,7 +213,8 @@ absl::Status StackImpl::ZeroHeld(SpaceId space, const RequestParts& parts,
   uint64_t reserved = 0;
   for (const CachedBlock& end : ends) {
     uint64_t added = 0;
-    const absl::Status room = state_.Reserve(space, {end.block, 1}, &hold, &added);
+    const absl::Status room =
+        state_.Reserve(space, {end.block, 1}, &hold, &added);
     if (!room.ok()) {
       state_.Unreserve(reserved);
       return room;

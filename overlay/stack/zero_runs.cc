@@ -16,8 +16,8 @@ ZeroRuns::Map::const_iterator ZeroRuns::At(uint64_t block) const {
 // Afterwards no run holds a block of `range`.
 void ZeroRuns::Cut(BlockRange range, uint32_t slot,
                    std::vector<uint64_t>* changed) {
-  for (auto it = At(range.first);
-       it != runs_.end() && it->first < range.end(); it = At(range.first)) {
+  for (auto it = At(range.first); it != runs_.end() && it->first < range.end();
+       it = At(range.first)) {
     const BlockRange old = {it->first, it->second.count};
     const Run run = it->second;
     const auto keep = [&](uint64_t first, uint64_t end) {

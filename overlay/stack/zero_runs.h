@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
-#include "overlay/stack/changes.h"
 #include "overlay/base/types.h"
+#include "overlay/stack/changes.h"
 
 namespace ext2cow {
 

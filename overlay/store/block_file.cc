@@ -88,7 +88,8 @@ class PosixFile : public BlockFile {
                     size_t length) const override {
     char* to = static_cast<char*>(buffer);
     while (length > 0) {
-      const ssize_t n = pread(fd_.get(), to, length, static_cast<off_t>(offset));
+      const ssize_t n =
+          pread(fd_.get(), to, length, static_cast<off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return Error(errno, "read", path_);
       if (n == 0) {

@@ -25,8 +25,9 @@ class BlockFile {
   // Extends the file when needed. kResourceExhausted: no space.
   virtual absl::Status Write(uint64_t offset, const void* buffer,
                              size_t length) = 0;
-  // The same for bytes that nobody reads soon: past the page cache, which others
-  // need, where the filesystem can (and the buffer is aligned to kBlockSize).
+  // The same for bytes that nobody reads soon: past the page cache, which
+  // others need, where the filesystem can (and the buffer is aligned to
+  // kBlockSize).
   virtual absl::Status WriteUncached(uint64_t offset, const void* buffer,
                                      size_t length) {
     return Write(offset, buffer, length);

@@ -57,11 +57,13 @@ absl::Status CheckClosing(rocksdb::Env* env, const std::string& directory,
         status.message(), "; without that file the store opens, unchecked"));
   }
   if (sequence >= closed) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(
-      "store ", directory, " has lost what was written last: its database is "
-      "at ", sequence, " and was closed at ", closed,
-      "; take it from a backup, or remove ", name,
-      " to go on with what is left"));
+  return absl::DataLossError(
+      absl::StrCat("store ", directory,
+                   " has lost what was written last: its database is "
+                   "at ",
+                   sequence, " and was closed at ", closed,
+                   "; take it from a backup, or remove ", name,
+                   " to go on with what is left"));
 }
 
 }  // namespace ext2cow

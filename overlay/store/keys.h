@@ -12,8 +12,8 @@
 
 namespace ext2cow {
 
-// The first byte of every key of a store. Fields follow big-endian, so that keys
-// sort by their numbers. overlay/FORMAT.md describes the values.
+// The first byte of every key of a store. Fields follow big-endian, so that
+// keys sort by their numbers. overlay/FORMAT.md describes the values.
 enum class KeyType : char {
   kRow = 'B',         // layer u64, space u32, block u64
   kCommit = 'C',      // generation u64, piece u64
@@ -59,14 +59,15 @@ struct LayerKey {
   uint64_t number = 0;
 };
 
-std::string LayerMark(LayerId layer);                       // kLayer
-std::string LayerPrefix(KeyType type, LayerId layer);       // of layer keys
+std::string LayerMark(LayerId layer);                  // kLayer
+std::string LayerPrefix(KeyType type, LayerId layer);  // of layer keys
 std::string MakeLayerKey(KeyType type, const LayerKey& key);
 // Nothing when `key` is no layer key of `type`.
 std::optional<LayerKey> ParseLayerKey(KeyType type, std::string_view key);
 std::optional<LayerId> ParseLayerMark(std::string_view key);
 
-// The name of a layer's data file for one space: both numbers decimal, joined by
+// The name of a layer's data file for one space: both numbers decimal, joined
+// by
 // '-'. Parsing accepts exactly what naming makes.
 std::string DataFileName(LayerId layer, SpaceId space);
 struct DataFileId {

@@ -23,8 +23,8 @@ absl::StatusOr<std::shared_ptr<BlockFile>> LayerFiles::Get(LayerId layer,
   auto file = store_->files().Open(name, /*create=*/false);
   if (absl::IsNotFound(file.status())) {
     if (!create) {
-      return absl::DataLossError(absl::StrCat("layer ", layer, ", space ", space,
-                                              ": the data file is missing"));
+      return absl::DataLossError(absl::StrCat(
+          "layer ", layer, ", space ", space, ": the data file is missing"));
     }
     file = store_->files().Open(name, /*create=*/true);
   }

@@ -13,9 +13,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "overlay/base/types.h"
 #include "overlay/store/block_file.h"
 #include "overlay/store/store.h"
-#include "overlay/base/types.h"
 
 namespace ext2cow {
 
@@ -48,7 +48,8 @@ class LayerFiles {
 
   Store* const store_;
   absl::Mutex mu_;
-  absl::flat_hash_map<Id, std::shared_ptr<BlockFile>> open_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Id, std::shared_ptr<BlockFile>> open_
+      ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Id> written_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Id> named_ ABSL_GUARDED_BY(mu_);  // durably
 };

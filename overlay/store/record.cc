@@ -99,7 +99,9 @@ std::string_view RecordReader::Take(size_t n) {
   return taken;
 }
 
-uint8_t RecordReader::U8() { return static_cast<uint8_t>(LittleEndian(Take(1))); }
+uint8_t RecordReader::U8() {
+  return static_cast<uint8_t>(LittleEndian(Take(1)));
+}
 
 uint32_t RecordReader::U32() {
   return static_cast<uint32_t>(LittleEndian(Take(4)));

@@ -50,8 +50,8 @@ class RecordReader {
   uint32_t U32();
   uint64_t U64();
   std::string Bytes();
-  // A count of fields of at least `min_size` bytes each, checked against what is
-  // left, so that damaged counts allocate nothing.
+  // A count of fields of at least `min_size` bytes each, checked against what
+  // is left, so that damaged counts allocate nothing.
   uint32_t Count(size_t min_size);
 
   bool ok() const { return ok_; }

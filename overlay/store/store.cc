@@ -7,11 +7,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/base/sync_point.h"
 #include "overlay/store/closing.h"
 #include "overlay/store/keys.h"
 #include "overlay/store/record.h"
 #include "overlay/store/rocks_log.h"
-#include "overlay/base/sync_point.h"
 #include "overlay/store/wal.h"
 #include "rocksdb/cache.h"
 #include "rocksdb/filter_policy.h"
@@ -38,8 +38,8 @@ absl::Status FromRocks(const rocksdb::Status& status, const char* doing) {
   return absl::UnavailableError(message);
 }
 
-// The disk space that RocksDB may take beyond what it holds, in write buffers: for
-// its log, files of level 0, and the output of a compaction.
+// The disk space that RocksDB may take beyond what it holds, in write buffers:
+// for its log, files of level 0, and the output of a compaction.
 constexpr uint64_t kHeadroomBuffers = 16;
 
 // Defects of RocksDB 7.8.3 decide some of these: resuming after an error by
@@ -117,8 +117,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
   }
   const auto room = store->files_->FreeBytes();
   if (!room.ok()) return room.status();
-  store->env_ = WalEnv(options.env != nullptr ? options.env
-                                              : rocksdb::Env::Default());
+  store->env_ =
+      WalEnv(options.env != nullptr ? options.env : rocksdb::Env::Default());
   const rocksdb::Options rocks =
       RocksOptions(options, store->env_.get(), *room);
   store->space_ = std::make_unique<SpaceMeter>(
@@ -149,9 +149,9 @@ absl::Status Store::LoadNextLayer() {
   const auto value = Get(NextLayerKey());
   if (!value.ok()) return value.status();
   if (!value->has_value()) return absl::OkStatus();
-  auto record = RecordReader::Open(
-      **value, static_cast<char>(KeyType::kNextLayer), kVersion,
-      "the store's record of the next layer");
+  auto record =
+      RecordReader::Open(**value, static_cast<char>(KeyType::kNextLayer),
+                         kVersion, "the store's record of the next layer");
   if (!record.ok()) return record.status();
   const LayerId next = record->U64();
   const absl::Status status = record->Done();
@@ -164,8 +164,7 @@ absl::Status Store::LoadNextLayer() {
 absl::StatusOr<std::optional<std::string>> Store::Get(
     const std::string& key) const {
   std::string value;
-  const rocksdb::Status status =
-      db_->Get(rocksdb::ReadOptions(), key, &value);
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), key, &value);
   if (status.IsNotFound()) return std::optional<std::string>();
   if (!status.ok()) return FromRocks(status, "read");
   return std::optional<std::string>(std::move(value));
@@ -225,8 +224,8 @@ absl::Status Store::Scan(
   for (it->Seek(prefix); it->Valid(); it->Next()) {
     const rocksdb::Slice key = it->key();
     const rocksdb::Slice value = it->value();
-    const absl::Status status = visit({key.data(), key.size()},
-                                      {value.data(), value.size()});
+    const absl::Status status =
+        visit({key.data(), key.size()}, {value.data(), value.size()});
     if (!status.ok()) return status;
   }
   return FromRocks(it->status(), "read");

@@ -17,10 +17,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/store/block_file.h"
 #include "overlay/base/descriptor.h"
-#include "overlay/store/space_meter.h"
 #include "overlay/base/types.h"
+#include "overlay/store/block_file.h"
+#include "overlay/store/space_meter.h"
 #include "rocksdb/db.h"
 #include "rocksdb/write_batch.h"
 
@@ -31,12 +31,12 @@ namespace ext2cow {
 // exits) and before RocksDB, which has threads, is opened.
 class StoreLock {
  public:
-  // Makes `directory` (mode 0700) when missing and `create`. kAlreadyExists-like
-  // states: kUnavailable "store DIR is in use by process PID", on another machine
-  // "process PID on host HOST", when another process holds it; kNotFound when
-  // there is none; kPermissionDenied when its owner is neither the effective user
-  // nor `owner`, whom the process will become, or when others could have put what
-  // is to be given to `owner` in its place.
+  // Makes `directory` (mode 0700) when missing and `create`.
+  // kAlreadyExists-like states: kUnavailable "store DIR is in use by process
+  // PID", on another machine "process PID on host HOST", when another process
+  // holds it; kNotFound when there is none; kPermissionDenied when its owner is
+  // neither the effective user nor `owner`, whom the process will become, or
+  // when others could have put what is to be given to `owner` in its place.
   static absl::StatusOr<std::unique_ptr<StoreLock>> Acquire(
       const std::string& directory, bool create,
       std::optional<uid_t> owner = std::nullopt);
@@ -47,8 +47,8 @@ class StoreLock {
   const std::string& directory() const { return directory_; }
   // Writes who this process is into the lock file; call it again after a fork.
   absl::Status RecordPid() const;
-  // Gives the directory and what is in it to the `owner` of Acquire, as long as it
-  // is this user's. kPermissionDenied names what is not given.
+  // Gives the directory and what is in it to the `owner` of Acquire, as long as
+  // it is this user's. kPermissionDenied names what is not given.
   absl::Status ChangeOwner(uid_t uid, gid_t gid) const;
 
  private:
@@ -65,7 +65,8 @@ struct RowLimits {
 };
 
 struct StoreOptions {
-  uint64_t cache_bytes = 256 << 20;  // RocksDB's share: block cache and memtables
+  uint64_t cache_bytes = 256
+                         << 20;  // RocksDB's share: block cache and memtables
   uint64_t write_cache_bytes = 32 << 20;  // of all stacks together
   RowLimits rows;
   // Gets what RocksDB says of its errors, one line, any thread; null: nobody.
@@ -95,10 +96,10 @@ class Store {
   // Makes all that was written before durable.
   absl::Status Sync();
   // Visits the keys that start with `prefix`, in order, until `visit` fails.
-  absl::Status Scan(
-      const std::string& prefix,
-      absl::FunctionRef<absl::Status(std::string_view key,
-                                     std::string_view value)> visit) const;
+  absl::Status Scan(const std::string& prefix,
+                    absl::FunctionRef<absl::Status(std::string_view key,
+                                                   std::string_view value)>
+                        visit) const;
   // Deletes every key that starts with `prefix` and is there now.
   absl::Status DeletePrefix(rocksdb::WriteBatch* batch,
                             const std::string& prefix) const;

@@ -21,21 +21,23 @@ using rocksdb::IOOptions;
 using rocksdb::IOStatus;
 using rocksdb::Slice;
 
-// RocksDB's log format (db/log_format.h): blocks of records, none of which crosses
-// the end of one; a record is a CRC of 4 bytes, a length of 2, a type of 1 and
-// that many bytes. What is too short for a header at a block's end is zero.
+// RocksDB's log format (db/log_format.h): blocks of records, none of which
+// crosses the end of one; a record is a CRC of 4 bytes, a length of 2, a type
+// of 1 and that many bytes. What is too short for a header at a block's end is
+// zero.
 constexpr size_t kLogBlock = 32 << 10;
 constexpr size_t kHeader = 7;
 
-// Written ahead of a log's end, so that the next syncs need not write its size...
+// Written ahead of a log's end, so that the next syncs need not write its
+// size...
 constexpr size_t kZeroes = 256 << 10;
 constexpr size_t kZeroesAtOnce = 64 << 10;
-// ... when no more than this is synced at once, so that they save more than they
-// cost.
+// ... when no more than this is synced at once, so that they save more than
+// they cost.
 constexpr size_t kSmallSync = 32 << 10;
 // The disk begins to write so much while more is appended. RocksDB's
-// wal_bytes_per_sync leaves the last MiB alone (writable_file_writer.cc), which is
-// about what 64 commits append between two syncs.
+// wal_bytes_per_sync leaves the last MiB alone (writable_file_writer.cc), which
+// is about what 64 commits append between two syncs.
 constexpr size_t kStartWriting = 256 << 10;
 
 bool IsLog(const std::string& name) { return absl::EndsWith(name, ".log"); }
@@ -112,8 +114,8 @@ class WalFileSystem : public rocksdb::FileSystemWrapper {
   LogFile* newest_ ABSL_GUARDED_BY(mu_) = nullptr;
 };
 
-// A log whose synced writes mostly overwrite zeroes. RocksDB appends and syncs in
-// different threads: no zero may land on what is appended meanwhile.
+// A log whose synced writes mostly overwrite zeroes. RocksDB appends and syncs
+// in different threads: no zero may land on what is appended meanwhile.
 class LogFile : public rocksdb::FSWritableFileOwnerWrapper {
  public:
   LogFile(WalFileSystem* files, std::unique_ptr<rocksdb::FSWritableFile> file)
@@ -159,7 +161,8 @@ class LogFile : public rocksdb::FSWritableFileOwnerWrapper {
     if (end_ <= zeroes_end_ || !small || !again) return;
     const std::string zeroes(kZeroesAtOnce, '\0');
     for (uint64_t at = end_; at < end_ + kZeroes; at += zeroes.size()) {
-      if (!target()->PositionedAppend(zeroes, at, options, context).ok()) return;
+      if (!target()->PositionedAppend(zeroes, at, options, context).ok())
+        return;
       zeroes_end_ = at + zeroes.size();
     }
   }
@@ -167,9 +170,9 @@ class LogFile : public rocksdb::FSWritableFileOwnerWrapper {
   WalFileSystem* const files_;
   absl::Mutex mu_;
   // In bytes of the file.
-  uint64_t end_ ABSL_GUARDED_BY(mu_) = 0;         // of what was appended
-  uint64_t started_ ABSL_GUARDED_BY(mu_) = 0;     // the disk was told of these
-  uint64_t synced_ ABSL_GUARDED_BY(mu_) = 0;      // appended before the last sync
+  uint64_t end_ ABSL_GUARDED_BY(mu_) = 0;      // of what was appended
+  uint64_t started_ ABSL_GUARDED_BY(mu_) = 0;  // the disk was told of these
+  uint64_t synced_ ABSL_GUARDED_BY(mu_) = 0;   // appended before the last sync
   uint64_t zeroes_end_ ABSL_GUARDED_BY(mu_) = 0;  // zeroes from end_ to here
   bool small_ ABSL_GUARDED_BY(mu_) = false;       // the last sync
 };

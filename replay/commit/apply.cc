@@ -8,8 +8,9 @@
 //   before, not VALID            any mix               device under the record
 //   as after                     as after              device
 //
-// Each arrow between two lines is one flush. A device that is opened again between a
-// write and its flush may have lost the write, and the flush knows nothing of it:
+// Each arrow between two lines is one flush. A device that is opened again
+// between a write and its flush may have lost the write, and the flush knows
+// nothing of it:
 //
 //   apply                             device
 //   write A                           incarnation 1
@@ -34,7 +35,8 @@ namespace {
 
 constexpr size_t kCopyBytes = 1 << 20;
 constexpr size_t kSector = 512;
-// The next commit tries again. More would be one that kills what holds the image.
+// The next commit tries again. More would be one that kills what holds the
+// image.
 constexpr int kMaxTries = 64;
 // No more often: telling the makers of 64 small commits of each other's every
 // write took a fifth of their time.
@@ -139,7 +141,8 @@ Superblock Distrusted(Superblock superblock) {
   return superblock;
 }
 
-// Everything written since `incarnation` began is durable; kAborted: nobody knows.
+// Everything written since `incarnation` began is durable; kAborted: nobody
+// knows.
 absl::Status FlushAll(Device* device, uint64_t incarnation) {
   absl::Status status = device->Flush();
   if (!status.ok() || device->incarnation() == incarnation) return status;
@@ -175,8 +178,8 @@ absl::Status ApplyOnce(Device* device, const CommitRecords& records,
   absl::Status status = CheckUnapplied(*device, records);
   if (!status.ok()) return status;
   const auto put = [&](const Superblock& superblock) {
-    status.Update(device->Write(kSuperblockOffset, superblock.data(),
-                                superblock.size()));
+    status.Update(
+        device->Write(kSuperblockOffset, superblock.data(), superblock.size()));
     if (status.ok()) status = FlushAll(device, incarnation);
   };
   put(Distrusted(records.front()->superblock_before));

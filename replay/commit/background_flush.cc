@@ -22,8 +22,7 @@ void BackgroundFlush::Wrote(uint64_t bytes) {
     failed_.Update(running_.get());
   }
   not_started_ = 0;
-  running_ = std::async(
-                        [device = device_] { return device->Flush(); });
+  running_ = std::async([device = device_] { return device->Flush(); });
 }
 
 absl::Status BackgroundFlush::Finish() {

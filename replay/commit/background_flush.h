@@ -12,8 +12,8 @@
 namespace ext2cow {
 
 // Has a device work on what is written to it while more is on its way, so that
-// the flush that counts, which the caller makes after Finish, has little left to
-// wait for. One thread uses it; the flushes run in another one.
+// the flush that counts, which the caller makes after Finish, has little left
+// to wait for. One thread uses it; the flushes run in another one.
 class BackgroundFlush {
  public:
   explicit BackgroundFlush(Device* device) : device_(device) {}
@@ -22,8 +22,8 @@ class BackgroundFlush {
 
   // `bytes` more were written.
   void Wrote(uint64_t bytes);
-  // Waits. Not OK when a flush failed: the next one may then say nothing of what
-  // was lost, so everything has to be written again.
+  // Waits. Not OK when a flush failed: the next one may then say nothing of
+  // what was lost, so everything has to be written again.
   absl::Status Finish();
 
  private:

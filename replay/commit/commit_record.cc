@@ -78,9 +78,9 @@ class PieceWriter {
 };
 
 absl::Status ReadPiece(const std::string& bytes, CommitRecord* record) {
-  auto r = RecordReader::Open(bytes, kPiecePrefix, kVersion,
-                              absl::StrCat("the record of commit ",
-                                           record->generation));
+  auto r = RecordReader::Open(
+      bytes, kPiecePrefix, kVersion,
+      absl::StrCat("the record of commit ", record->generation));
   if (!r.ok()) return r.status();
   for (uint32_t n = r->Count(12); n > 0; --n) {
     const uint64_t offset = r->U64();
@@ -186,21 +186,20 @@ void DeletePieces(rocksdb::WriteBatch* batch, Generation generation,
   }
 }
 
-absl::Status DeleteStrayPieces(Store* store,
-                               const std::set<Generation>& keep) {
+absl::Status DeleteStrayPieces(Store* store, const std::set<Generation>& keep) {
   std::vector<std::string> stray;
   std::vector<std::string> kept;
   for (Generation generation : keep) kept.push_back(PiecePrefix(generation));
-  absl::Status status = store->Scan(
-      std::string(1, kPiecePrefix),
-      [&](std::string_view key, std::string_view) {
-        if (absl::c_none_of(kept, [&](const std::string& prefix) {
-              return key.substr(0, prefix.size()) == prefix;
-            })) {
-          stray.emplace_back(key);
-        }
-        return absl::OkStatus();
-      });
+  absl::Status status =
+      store->Scan(std::string(1, kPiecePrefix),
+                  [&](std::string_view key, std::string_view) {
+                    if (absl::c_none_of(kept, [&](const std::string& prefix) {
+                          return key.substr(0, prefix.size()) == prefix;
+                        })) {
+                      stray.emplace_back(key);
+                    }
+                    return absl::OkStatus();
+                  });
   if (!status.ok() || stray.empty()) return status;
   rocksdb::WriteBatch batch;
   for (const std::string& key : stray) batch.Delete(key);

@@ -42,8 +42,8 @@ CommitRecord MakeCommitRecord(Generation generation, Plan* plan,
 // The blocks of the image (kBlockSize, physical) that the commit changes.
 BlockSet ChangedBlocks(const CommitRecord& record);
 
-// Writes the record's pieces, bounded and not synced, but for the last, which it
-// adds to the batch that names them all. Answers how many there are.
+// Writes the record's pieces, bounded and not synced, but for the last, which
+// it adds to the batch that names them all. Answers how many there are.
 absl::StatusOr<uint32_t> WritePieces(Store* store, const CommitRecord& record,
                                      rocksdb::WriteBatch* naming);
 absl::Status ReadPieces(const Store& store, uint32_t pieces,
@@ -54,26 +54,27 @@ void DeletePieces(rocksdb::WriteBatch* batch, Generation generation,
 absl::Status DeleteStrayPieces(Store* store, const std::set<Generation>& keep);
 
 // The image under a record that is not applied.
-std::shared_ptr<const Redo> MakeRedo(std::shared_ptr<const CommitRecord> record);
+std::shared_ptr<const Redo> MakeRedo(
+    std::shared_ptr<const CommitRecord> record);
 
 using ApplyProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 // Commits that follow one another.
 using CommitRecords = std::vector<std::shared_ptr<const CommitRecord>>;
 
-// Whether each 512-byte sector of the superblock is as commits found it, as they
-// leave it, or as Apply marks it meanwhile.
+// Whether each 512-byte sector of the superblock is as commits found it, as
+// they leave it, or as Apply marks it meanwhile.
 bool IsOfApply(const Superblock& now, const Superblock& before,
                const Superblock& after);
 // kFailedPrecondition: it is not, so somebody changed the image.
 absl::Status CheckUnapplied(const ByteReader& image,
                             const CommitRecords& records);
 
-// The last step of a commit, for all of them together: marks the filesystem as not
-// clean, flushes; data and metadata, flush; the superblock, flush. Again after a
-// crash or an error: all of it. kFailedPrecondition: see CheckUnapplied. Where the
-// device is opened again meanwhile it starts over: OK means that all was written
-// and flushed in one incarnation of it.
+// The last step of a commit, for all of them together: marks the filesystem as
+// not clean, flushes; data and metadata, flush; the superblock, flush. Again
+// after a crash or an error: all of it. kFailedPrecondition: see
+// CheckUnapplied. Where the device is opened again meanwhile it starts over: OK
+// means that all was written and flushed in one incarnation of it.
 absl::Status Apply(Device* device, const CommitRecords& records,
                    const ApplyProgress& progress);
 

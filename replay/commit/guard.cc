@@ -11,9 +11,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "overlay/ext2/ext2_gate.h"
 #include "overlay/base/host.h"
 #include "overlay/base/sync_point.h"
+#include "overlay/ext2/ext2_gate.h"
 #include "replay/commit/owner_mark.h"
 
 namespace ext2cow {
@@ -101,8 +101,8 @@ class Guard::Contest {
   const Owner& me_;
   const absl::Duration begun_;
   bool looked_ = false, moves_ = false;  // it beat since the first look
-  uint64_t seen_ = 0;                     // by the last look
-  absl::Duration moved_ = begun_;         // when the last beat was seen
+  uint64_t seen_ = 0;                    // by the last look
+  absl::Duration moved_ = begun_;        // when the last beat was seen
   absl::Duration silent_;
 };
 

@@ -21,11 +21,8 @@ struct Field {
   size_t size;
 };
 
-#define EXT2COW_FIELD(name, member)               \
-  {                                               \
-    name, offsetof(ext2_super_block, member),     \
-        sizeof(ext2_super_block::member)          \
-  }
+#define EXT2COW_FIELD(name, member) \
+  { name, offsetof(ext2_super_block, member), sizeof(ext2_super_block::member) }
 constexpr Field kFields[] = {
     EXT2COW_FIELD("UUID", s_uuid),
     EXT2COW_FIELD("size", s_blocks_count),

@@ -37,8 +37,7 @@ uint32_t& Allocator::Longest(uint32_t group) {
   return longest;
 }
 
-absl::StatusOr<Allocator::Place> Allocator::Search(uint64_t from,
-                                                   uint32_t want,
+absl::StatusOr<Allocator::Place> Allocator::Search(uint64_t from, uint32_t want,
                                                    uint64_t limit) {
   const auto groups = static_cast<uint32_t>(longest_.size());
   const uint32_t first = bitmaps_.GroupOf(from);

@@ -16,9 +16,9 @@ namespace ext2cow {
 
 // Finds room for the plan's data and, as libext2fs's allocation callback, for
 // index blocks. Takes what follows the goal when that is free, else searches on
-// from there (next fit) for a run as long as wanted, and settles for the longest
-// of a bounded number of groups; what a group was found not to have is remembered,
-// so fragmentation is paid for once.
+// from there (next fit) for a run as long as wanted, and settles for the
+// longest of a bounded number of groups; what a group was found not to have is
+// remembered, so fragmentation is paid for once.
 class Allocator {
  public:
   // Hooks itself into `fs`, whose priv_data it takes. Everything outlives it.
@@ -31,13 +31,11 @@ class Allocator {
     uint64_t block = 0;  // where a cluster begins
     uint64_t clusters = 0;
   };
-  // Claims a run of 1 to `want` clusters near block `goal`, below block `limit`.
-  // kResourceExhausted when there is none.
+  // Claims a run of 1 to `want` clusters near block `goal`, below block
+  // `limit`. kResourceExhausted when there is none.
   absl::StatusOr<Extent> Allocate(uint64_t goal, uint64_t want, uint64_t limit);
 
-  uint64_t free_blocks() const {
-    return ext2fs_free_blocks_count(fs_->super);
-  }
+  uint64_t free_blocks() const { return ext2fs_free_blocks_count(fs_->super); }
   // The first error of a callback from libext2fs that had no way to report it.
   const absl::Status& callback_error() const { return callback_error_; }
 

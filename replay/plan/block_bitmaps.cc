@@ -72,8 +72,8 @@ uint32_t CountFree(const std::vector<uint8_t>& bits) {
 
 absl::Status BlockBitmaps::Prepare() {
   if (!descriptors_.empty()) return absl::OkStatus();
-  if (errcode_t err = ext2fs_allocate_block_bitmap(fs_, "ext2cow",
-                                                   &fs_->block_map)) {
+  if (errcode_t err =
+          ext2fs_allocate_block_bitmap(fs_, "ext2cow", &fs_->block_map)) {
     return io_.Error(err, "block bitmap");
   }
   // Or a flush would write the dummy.
@@ -153,16 +153,17 @@ absl::Status BlockBitmaps::CheckOwn(uint32_t group,
   bool is_free = false;
   ForEachOwnBlocksIn(fs_, group, [&](BlockRange own) {
     for (uint64_t block = own.first; block < own.end(); ++block) {
-      is_free = is_free || !Used(bits, static_cast<uint32_t>(
-                                           (block - first) >>
-                                           fs_->cluster_ratio_bits));
+      is_free = is_free ||
+                !Used(bits, static_cast<uint32_t>((block - first) >>
+                                                  fs_->cluster_ratio_bits));
     }
   });
   if (!is_free) return absl::OkStatus();
-  return absl::DataLossError(absl::StrFormat(
-      "the block bitmap of group %d calls the filesystem's own blocks free: run "
-      "e2fsck",
-      group));
+  return absl::DataLossError(
+      absl::StrFormat("the block bitmap of group %d calls the filesystem's own "
+                      "blocks free: run "
+                      "e2fsck",
+                      group));
 }
 
 // A group whose bitmap was never written holds nothing but its own metadata.
@@ -254,8 +255,8 @@ absl::Status BlockBitmaps::Mark(uint64_t block, uint64_t clusters, bool used) {
   const uint64_t first = BlockOf(GroupOf(block), ClusterOf(block));
   const BlockRange range = {first, std::min(blocks, end - first)};
   if (!used && released_.Intersects(range)) {
-    return absl::DataLossError(absl::StrFormat(
-        "block %d belongs to two files: run e2fsck", block));
+    return absl::DataLossError(
+        absl::StrFormat("block %d belongs to two files: run e2fsck", block));
   }
   (used ? claimed_ : released_).AddRange(range);
   for (uint64_t done = 0; done < clusters;) {
@@ -291,7 +292,8 @@ void BlockBitmaps::Account(uint64_t block, uint64_t clusters, int in_use) {
     ext2fs_bg_flags_clear(fs_, group, EXT2_BG_BLOCK_UNINIT);
     ext2fs_group_desc_csum_set(fs_, group);
     ext2fs_free_blocks_count_add(
-        fs_->super, static_cast<blk64_t>(-delta * static_cast<int64_t>(ratio())));
+        fs_->super,
+        static_cast<blk64_t>(-delta * static_cast<int64_t>(ratio())));
     block += n << fs_->cluster_ratio_bits;
     clusters -= n;
   }
@@ -341,7 +343,8 @@ absl::Status BlockBitmaps::WriteBack() {
           fs_->io, ext2fs_block_bitmap_loc(fs_, number), 1, bits);
     }
     if (err != 0) {
-      return io_.Error(err, absl::StrFormat("block bitmap of group %d", number));
+      return io_.Error(err,
+                       absl::StrFormat("block bitmap of group %d", number));
     }
   }
   return absl::OkStatus();

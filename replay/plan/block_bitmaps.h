@@ -21,16 +21,16 @@ namespace ext2cow {
 // asks, so the cost follows what is touched. Stands in for libext2fs's bitmap,
 // which is all or nothing: the handle's own is only a dummy.
 //
-// A cluster released here is not offered again: it holds bytes of the generation
-// before, and a plan may not overwrite it.
+// A cluster released here is not offered again: it holds bytes of the
+// generation before, and a plan may not overwrite it.
 //
 // Numbers: a group's clusters count from 0; blocks are filesystem blocks.
 class BlockBitmaps {
  public:
   // Both must outlive it.
   BlockBitmaps(ext2_filsys fs, Ext2Io& io) : fs_(fs), io_(io) {}
-  // To be called, once or more, before a file's blocks are allocated or freed, by
-  // whomever. It costs by the filesystem's size: most plans overwrite.
+  // To be called, once or more, before a file's blocks are allocated or freed,
+  // by whomever. It costs by the filesystem's size: most plans overwrite.
   absl::Status Prepare();
 
   uint32_t ratio() const { return 1u << fs_->cluster_ratio_bits; }

@@ -63,8 +63,8 @@ absl::Status BlockMapEditor::SetData(const Edit& edit, uint64_t logical,
                                      uint32_t* pointer) {
   const bool cut = edit.physical == 0;
   if ((*pointer != 0) != cut) return Damaged(logical);
-  *pointer = cut ? 0
-                 : static_cast<uint32_t>(edit.physical + (logical - edit.begin));
+  *pointer =
+      cut ? 0 : static_cast<uint32_t>(edit.physical + (logical - edit.begin));
   return absl::OkStatus();
 }
 
@@ -83,8 +83,7 @@ absl::Status BlockMapEditor::VisitTable(const Edit& edit, int level,
       edit.begin > logical ? (edit.begin - logical) / span : 0;
   for (uint64_t i = first; i < table.size() && logical + i * span < edit.end;
        ++i) {
-    absl::Status status =
-        Visit(edit, level - 1, logical + i * span, &table[i]);
+    absl::Status status = Visit(edit, level - 1, logical + i * span, &table[i]);
     if (!status.ok()) return status;
   }
   if (std::all_of(table.begin(), table.end(),

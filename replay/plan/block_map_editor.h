@@ -9,23 +9,22 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "overlay/ext2/ext2_io.h"
 #include "overlay/base/types.h"
+#include "overlay/ext2/ext2_io.h"
 #include "replay/plan/allocator.h"
 #include "replay/plan/block_bitmaps.h"
 #include "replay/plan/mapping_editor.h"
 
 namespace ext2cow {
 
-// A file with direct and indirect block pointers (ext2, ext3). A recursion of our
-// own, as libext2fs 1.47.0 punches far too much from such files. Indirect blocks
-// are allocated when a range first needs them and freed when they become empty.
-// Everything given must outlive the editor.
+// A file with direct and indirect block pointers (ext2, ext3). A recursion of
+// our own, as libext2fs 1.47.0 punches far too much from such files. Indirect
+// blocks are allocated when a range first needs them and freed when they become
+// empty. Everything given must outlive the editor.
 class BlockMapEditor : public MappingEditor {
  public:
   BlockMapEditor(ext2_filsys fs, const Ext2Io& io, SpaceId number,
-                 ext2_inode* inode, Allocator& allocator,
-                 BlockBitmaps& bitmaps)
+                 ext2_inode* inode, Allocator& allocator, BlockBitmaps& bitmaps)
       : fs_(fs),
         io_(io),
         number_(number),

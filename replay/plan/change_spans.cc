@@ -118,8 +118,9 @@ std::vector<Segment> SegmentsOf(const FileChange& change,
   AddSegments(change.zeroed, Segment::Kind::kZeroed, size, limit, segments);
   AddSegments(change.discarded, Segment::Kind::kDiscarded, size, limit,
               segments);
-  std::sort(segments.begin(), segments.end(),
-            [](const Segment& a, const Segment& b) { return a.begin < b.begin; });
+  std::sort(
+      segments.begin(), segments.end(),
+      [](const Segment& a, const Segment& b) { return a.begin < b.begin; });
   return segments;
 }
 

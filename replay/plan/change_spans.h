@@ -34,8 +34,8 @@ struct Span {
 };
 
 // The change as ascending, disjoint segments that end with the file's last
-// filesystem block. What was zeroed or discarded up to the file's end reaches to
-// the end of that block.
+// filesystem block. What was zeroed or discarded up to the file's end reaches
+// to the end of that block.
 std::vector<Segment> SegmentsOf(const FileChange& change,
                                 uint32_t fs_block_size);
 

@@ -32,8 +32,8 @@ void DropHead(ext2fs_extent* e, uint64_t blocks) {
   e->e_len -= static_cast<uint32_t>(blocks);
 }
 
-// A walk down the tree verifies the checksum of each node. The walks that repeat
-// it within one edit need not.
+// A walk down the tree verifies the checksum of each node. The walks that
+// repeat it within one edit need not.
 class SkipChecksums {
  public:
   explicit SkipChecksums(ext2_filsys fs) : fs_(fs), old_(fs->flags) {
@@ -79,13 +79,12 @@ errcode_t ExtentEditor::FixParents() {
   return err == EXT2_ET_NO_CURRENT_NODE ? 0 : err;
 }
 
-// Deletes the current extent. libext2fs 1.47.0 takes the index blocks that become
-// empty off i_blocks in 32 bits and in the wrong unit for huge files.
+// Deletes the current extent. libext2fs 1.47.0 takes the index blocks that
+// become empty off i_blocks in 32 bits and in the wrong unit for huge files.
 errcode_t ExtentEditor::Delete() {
   const uint32_t low = inode_->i_blocks;
   if (errcode_t err = ext2fs_extent_delete(handle_, 0)) return err;
-  const uint32_t sectors =
-      (fs_->blocksize / 512) << fs_->cluster_ratio_bits;
+  const uint32_t sectors = (fs_->blocksize / 512) << fs_->cluster_ratio_bits;
   const uint32_t nodes = (low - inode_->i_blocks) / sectors;
   inode_->i_blocks = low;
   return ext2fs_iblk_sub_blocks(fs_, inode_, nodes);
@@ -122,7 +121,8 @@ absl::Status ExtentEditor::Cut(uint64_t logical, uint64_t count) {
   while (logical < end) {
     ext2fs_extent extent;
     errcode_t err = ext2fs_extent_goto(handle_, logical);
-    if (err == 0) err = ext2fs_extent_get(handle_, EXT2_EXTENT_CURRENT, &extent);
+    if (err == 0)
+      err = ext2fs_extent_get(handle_, EXT2_EXTENT_CURRENT, &extent);
     if (err != 0) return Error(err, logical);
     const uint64_t to = std::min<uint64_t>(end, extent.e_lblk + extent.e_len);
     if (logical < extent.e_lblk || to <= logical) {
@@ -144,9 +144,9 @@ errcode_t ExtentEditor::Grow(ext2fs_extent before, ext2fs_extent* rest) {
   return ext2fs_extent_replace(handle_, 0, &before);
 }
 
-// Puts `part` in front of the extent that follows it in the same node, when both
-// are one. `at_next`: the handle is on that extent, else on the one before, where
-// it stays when nothing was joined.
+// Puts `part` in front of the extent that follows it in the same node, when
+// both are one. `at_next`: the handle is on that extent, else on the one
+// before, where it stays when nothing was joined.
 errcode_t ExtentEditor::JoinNext(const ext2fs_extent& part, bool at_next,
                                  bool* joined) {
   *joined = false;

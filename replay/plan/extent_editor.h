@@ -9,20 +9,22 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "overlay/ext2/ext2_io.h"
 #include "overlay/base/types.h"
+#include "overlay/ext2/ext2_io.h"
 #include "replay/plan/mapping_editor.h"
 
 namespace ext2cow {
 
 // A file with an extent tree. Only goto, get, replace, insert, delete and
 // fix_parents are safe in libext2fs 1.47.0, and no two extents may cover one
-// block even for a moment. Everything given must outlive the editor; nobody else
-// may touch the tree meanwhile.
+// block even for a moment. Everything given must outlive the editor; nobody
+// else may touch the tree meanwhile.
 class ExtentEditor : public MappingEditor {
  public:
-  static absl::StatusOr<std::unique_ptr<ExtentEditor>> Open(
-      ext2_filsys fs, const Ext2Io& io, SpaceId number, ext2_inode* inode);
+  static absl::StatusOr<std::unique_ptr<ExtentEditor>> Open(ext2_filsys fs,
+                                                            const Ext2Io& io,
+                                                            SpaceId number,
+                                                            ext2_inode* inode);
   ~ExtentEditor() override;
 
   absl::Status Add(uint64_t logical, uint64_t physical, uint64_t count,

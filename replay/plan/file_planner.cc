@@ -21,8 +21,8 @@
 //   punch        | freed          freed             nothing
 //   part zero    | zeros in place nothing           nothing
 //
-// Where a block was not written before, all of it that the session did not write
-// gets zeros: what is on disk there is somebody's old data.
+// Where a block was not written before, all of it that the session did not
+// write gets zeros: what is on disk there is somebody's old data.
 
 namespace ext2cow {
 namespace {
@@ -41,8 +41,8 @@ FilePlanner::FilePlanner(PlanContext& context, const FileChange& change)
 absl::Status FilePlanner::Classify() {
   if (absl::Status s = inode_.Read(); !s.ok()) return s;
   std::string reason;
-  if (absl::Status s = InspectFile(context_.fs, map_->inode(), *inode_.get(),
-                                   &reason);
+  if (absl::Status s =
+          InspectFile(context_.fs, map_->inode(), *inode_.get(), &reason);
       !s.ok()) {
     return s;
   }
@@ -50,9 +50,9 @@ absl::Status FilePlanner::Classify() {
   const bool is_inline = inode_.get()->i_flags & EXT4_INLINE_DATA_FL;
   if (EXT2_I_SIZE(inode_.get()) != map_->size() ||
       is_inline != map_->is_inline()) {
-    return absl::InternalError(absl::StrFormat(
-        "the map of inode %d is not the map of this generation",
-        map_->inode()));
+    return absl::InternalError(
+        absl::StrFormat("the map of inode %d is not the map of this generation",
+                        map_->inode()));
   }
   segments_ = SegmentsOf(change_, context_.fs->blocksize);
   if (segments_.empty()) return absl::OkStatus();
@@ -84,9 +84,9 @@ void FilePlanner::ClassifyPart(const Span& span, const FileMap::Segment& at,
   }
   const bool written = at.kind == Kind::kWritten;
   if (span.effect == Effect::kPunch) {
-    punches_.push_back({offset, at.physical, length,
-                        written ? FileRun::Kind::kWritten
-                                : FileRun::Kind::kUnwritten});
+    punches_.push_back(
+        {offset, at.physical, length,
+         written ? FileRun::Kind::kWritten : FileRun::Kind::kUnwritten});
     map_changes_.push_back({offset, length, false, 0, {}});
     context_.blocks_to_punch += length / block_size();
   } else if (written) {
@@ -106,8 +106,8 @@ absl::Status FilePlanner::OpenEditor() {
         context_.allocator, context_.bitmaps);
     return absl::OkStatus();
   }
-  auto editor = ExtentEditor::Open(context_.fs, context_.io, map_->inode(),
-                                   inode_.get());
+  auto editor =
+      ExtentEditor::Open(context_.fs, context_.io, map_->inode(), inode_.get());
   if (!editor.ok()) return editor.status();
   editor_ = *std::move(editor);
   return absl::OkStatus();
@@ -129,14 +129,14 @@ absl::Status FilePlanner::Convert(const FileRun& run) {
   const uint64_t logical = run.logical / block_size();
   const uint64_t count = run.length / block_size();
   if (absl::Status s = editor_->Cut(logical, count); !s.ok()) return s;
-  if (absl::Status s = editor_->Add(logical, run.physical / block_size(), count,
-                                    false);
+  if (absl::Status s =
+          editor_->Add(logical, run.physical / block_size(), count, false);
       !s.ok()) {
     return s;
   }
   targets_.push_back({run.logical, run.physical, run.length, true});
-  map_changes_.push_back({run.logical, run.length, true, run.physical,
-                          FileRun::Kind::kWritten});
+  map_changes_.push_back(
+      {run.logical, run.length, true, run.physical, FileRun::Kind::kWritten});
   return absl::OkStatus();
 }
 
@@ -208,8 +208,8 @@ absl::StatusOr<uint64_t> FilePlanner::Place(const Hole& hole, uint64_t block) {
     if (clusters > 1 && end % ratio != 0 && ImpliedBlock(end - 1) != 0) {
       --clusters;
     }
-    const uint64_t limit = has_extents() ? uint64_t{1} << 48
-                                         : BlockMapEditor::kPhysicalLimit;
+    const uint64_t limit =
+        has_extents() ? uint64_t{1} << 48 : BlockMapEditor::kPhysicalLimit;
     absl::StatusOr<Allocator::Extent> found =
         context_.allocator.Allocate(GoalFor(block), clusters, limit);
     if (!found.ok()) return found.status();
@@ -217,8 +217,7 @@ absl::StatusOr<uint64_t> FilePlanner::Place(const Hole& hole, uint64_t block) {
     count = std::min(count, found->clusters * ratio - within);
     if (errcode_t err = ext2fs_iblk_add_blocks(context_.fs, inode_.get(),
                                                found->clusters)) {
-      return context_.io.Error(err,
-                               absl::StrFormat("inode %d", map_->inode()));
+      return context_.io.Error(err, absl::StrFormat("inode %d", map_->inode()));
     }
   }
   context_.blocks_to_place -= count;
@@ -229,23 +228,24 @@ absl::StatusOr<uint64_t> FilePlanner::Place(const Hole& hole, uint64_t block) {
   const uint64_t size = block_size();
   last_placed_ = {block * size, physical * size, count * size, true};
   if (!hole.unwritten) targets_.push_back(last_placed_);
-  map_changes_.push_back({block * size, count * size, true, physical * size,
-                          hole.unwritten ? FileRun::Kind::kUnwritten
-                                         : FileRun::Kind::kWritten});
+  map_changes_.push_back(
+      {block * size, count * size, true, physical * size,
+       hole.unwritten ? FileRun::Kind::kUnwritten : FileRun::Kind::kWritten});
   return count * size;
 }
 
 absl::Status FilePlanner::Punch() {
   if (!map_changes_.empty()) {
-    std::sort(map_changes_.begin(), map_changes_.end(),
-              [](const auto& a, const auto& b) { return a.logical < b.logical; });
+    std::sort(
+        map_changes_.begin(), map_changes_.end(),
+        [](const auto& a, const auto& b) { return a.logical < b.logical; });
     new_map_ = std::make_shared<const FileMap>(map_->With(map_changes_));
   }
   if (punches_.empty()) return absl::OkStatus();
   if (absl::Status s = OpenEditor(); !s.ok()) return s;
   for (const FileRun& run : punches_) {
-    if (absl::Status s = editor_->Cut(run.logical / block_size(),
-                                      run.length / block_size());
+    if (absl::Status s =
+            editor_->Cut(run.logical / block_size(), run.length / block_size());
         !s.ok()) {
       return s;
     }

@@ -37,22 +37,23 @@ struct PlanContext {
 };
 
 // Plans one file. Call Classify, Allocate, Punch, Finish, each once, in order;
-// all files' Allocates come before any Punch. The context and the change outlive
-// it. After an error the whole plan must be dropped.
+// all files' Allocates come before any Punch. The context and the change
+// outlive it. After an error the whole plan must be dropped.
 class FilePlanner {
  public:
   FilePlanner(PlanContext& context, const FileChange& change);
 
   // Decides from the map alone what has to be done where.
   absl::Status Classify();
-  // Makes unwritten blocks written and allocates holes; then no mapping is missing
-  // for the data.
+  // Makes unwritten blocks written and allocates holes; then no mapping is
+  // missing for the data.
   absl::Status Allocate();
   absl::Status Punch();
   // Writes the inode and adds what must be written to `data`.
   absl::Status Finish(std::vector<DataRun>* data);
 
-  // The map as of the next generation; null when it did not change. After Punch.
+  // The map as of the next generation; null when it did not change. After
+  // Punch.
   std::shared_ptr<const FileMap> new_map() const { return new_map_; }
 
  private:

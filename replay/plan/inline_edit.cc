@@ -31,11 +31,11 @@ absl::StatusOr<std::string> FilePlanner::InlineContent(size_t length) {
 // fits again; one that is longer than what its inode holds moves out.
 absl::Status FilePlanner::PlanInline() {
   if (absl::Status s = context_.bitmaps.Prepare(); !s.ok()) return s;
-  const std::string what = absl::StrFormat("inline data of inode %d",
-                                           map_->inode());
+  const std::string what =
+      absl::StrFormat("inline data of inode %d", map_->inode());
   size_t capacity = 0;
-  if (errcode_t err = ext2fs_inline_data_size(context_.fs, map_->inode(),
-                                              &capacity)) {
+  if (errcode_t err =
+          ext2fs_inline_data_size(context_.fs, map_->inode(), &capacity)) {
     return context_.io.Error(err, what);
   }
   if (map_->size() > capacity) return ExpandInline(capacity);
@@ -61,10 +61,9 @@ absl::Status FilePlanner::ExpandInline(size_t capacity) {
       (capacity + block_size() - 1) / block_size() * block_size();
   absl::StatusOr<std::string> content = InlineContent(moved);
   if (!content.ok()) return content.status();
-  const std::string what = absl::StrFormat("inline data of inode %d",
-                                           map_->inode());
-  if (errcode_t err =
-          ext2fs_inline_data_expand(context_.fs, map_->inode())) {
+  const std::string what =
+      absl::StrFormat("inline data of inode %d", map_->inode());
+  if (errcode_t err = ext2fs_inline_data_expand(context_.fs, map_->inode())) {
     return context_.io.Error(err, what);
   }
   if (absl::Status s = inode_.Read(); !s.ok()) return s;

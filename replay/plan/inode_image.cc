@@ -22,15 +22,13 @@ uint32_t ExtraOf(time_t now) {
 
 absl::Status InodeImage::Read() {
   inode_ = {};
-  return io_.Error(
-      ext2fs_read_inode_full(fs_, number_, get(), sizeof(inode_)),
-      absl::StrFormat("inode %d", number_));
+  return io_.Error(ext2fs_read_inode_full(fs_, number_, get(), sizeof(inode_)),
+                   absl::StrFormat("inode %d", number_));
 }
 
 absl::Status InodeImage::Write() {
-  return io_.Error(
-      ext2fs_write_inode_full(fs_, number_, get(), sizeof(inode_)),
-      absl::StrFormat("inode %d", number_));
+  return io_.Error(ext2fs_write_inode_full(fs_, number_, get(), sizeof(inode_)),
+                   absl::StrFormat("inode %d", number_));
 }
 
 // Whether the inode on disk reaches `field_end` bytes.

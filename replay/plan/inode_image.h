@@ -8,13 +8,14 @@
 #include <ctime>
 
 #include "absl/status/status.h"
-#include "overlay/ext2/ext2_io.h"
 #include "overlay/base/types.h"
+#include "overlay/ext2/ext2_io.h"
 
 namespace ext2cow {
 
-// The one copy of an inode that a plan works on. Calls of libext2fs that read and
-// write the inode by themselves (inline data) need Write before and Read after.
+// The one copy of an inode that a plan works on. Calls of libext2fs that read
+// and write the inode by themselves (inline data) need Write before and Read
+// after.
 class InodeImage {
  public:
   InodeImage(ext2_filsys fs, const Ext2Io& io, SpaceId number)

@@ -10,9 +10,9 @@
 namespace ext2cow {
 
 // Changes where one inode's blocks are. Works on the caller's inode buffer and
-// keeps i_blocks right for the index blocks that come and go, never for data; the
-// caller accounts for data blocks and writes the inode. All in filesystem blocks.
-// After an error the plan must be dropped.
+// keeps i_blocks right for the index blocks that come and go, never for data;
+// the caller accounts for data blocks and writes the inode. All in filesystem
+// blocks. After an error the plan must be dropped.
 class MappingEditor {
  public:
   virtual ~MappingEditor() = default;
@@ -20,8 +20,8 @@ class MappingEditor {
   // Maps [logical, logical+count), which must be a hole.
   virtual absl::Status Add(uint64_t logical, uint64_t physical, uint64_t count,
                            bool unwritten) = 0;
-  // Makes [logical, logical+count), which must be mapped, a hole. The data blocks
-  // stay marked as used. kDataLoss when it is not mapped.
+  // Makes [logical, logical+count), which must be mapped, a hole. The data
+  // blocks stay marked as used. kDataLoss when it is not mapped.
   virtual absl::Status Cut(uint64_t logical, uint64_t count) = 0;
 };
 

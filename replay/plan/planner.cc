@@ -72,9 +72,8 @@ class Planner {
   absl::StatusOr<Plan> Take();
 
  private:
-  absl::Status RunFiles(
-      const std::vector<std::unique_ptr<FilePlanner>>& files,
-      PlanContext& context);
+  absl::Status RunFiles(const std::vector<std::unique_ptr<FilePlanner>>& files,
+                        PlanContext& context);
   absl::Status NoSpace(const absl::Status& cause,
                        const PlanContext& context) const;
   absl::Status TakeMetadata();
@@ -145,8 +144,7 @@ absl::Status Planner::RunFiles(
 
 absl::Status Planner::PlanFiles(absl::Span<const FileChange> changes,
                                 ContentReader content, time_t now) {
-  PlanContext context = {fs_.get(), io_,     *bitmaps_,
-                         *allocator_, content, now};
+  PlanContext context = {fs_.get(), io_, *bitmaps_, *allocator_, content, now};
   std::vector<std::unique_ptr<FilePlanner>> files;
   for (const FileChange& change : changes) {
     files.push_back(std::make_unique<FilePlanner>(context, change));

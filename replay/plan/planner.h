@@ -15,9 +15,9 @@
 #include "absl/types/span.h"
 #include "overlay/base/block_set.h"
 #include "overlay/base/device.h"
+#include "overlay/base/types.h"
 #include "overlay/ext2/ext2_reader.h"
 #include "overlay/ext2/file_map.h"
-#include "overlay/base/types.h"
 
 namespace ext2cow {
 
@@ -64,9 +64,9 @@ struct Plan {
 using ContentReader = absl::FunctionRef<absl::Status(
     SpaceId inode, uint64_t offset, void* buffer, size_t length)>;
 
-// Plans the changes on `view` through libext2fs, opened read-write over a staging
-// device that lets nothing through. Allocations come first and punches last.
-// Uses only the libext2fs calls that are known not to destroy data.
+// Plans the changes on `view` through libext2fs, opened read-write over a
+// staging device that lets nothing through. Allocations come first and punches
+// last. Uses only the libext2fs calls that are known not to destroy data.
 // kResourceExhausted: no space; the message says how much is short and how much
 // the punches would free. kDataLoss: a damaged tree. kFailedPrecondition: the
 // filesystem or file refuses (quota, read-only reason). After any error nothing

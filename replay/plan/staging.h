@@ -15,8 +15,8 @@
 
 namespace ext2cow {
 
-// Shows libext2fs the view with everything on top that was written here; nothing
-// reaches the view. Memory grows with the blocks written.
+// Shows libext2fs the view with everything on top that was written here;
+// nothing reaches the view. Memory grows with the blocks written.
 class StagingIo : public Ext2Io {
  public:
   // `view` must outlive it; `block_size` is the filesystem's.

@@ -37,8 +37,8 @@ TEST_F(AdoptTest, IsRefusedWhileAPointIsConnected) {
   CommitByAnother(3, 'n');
   auto point = ConnectPoint("0");
   ChangeImage();
-  EXPECT_TRUE(absl::IsFailedPrecondition(
-      Execute("adopt", Json::object()).status()));
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(Execute("adopt", Json::object()).status()));
   point.reset();
   const auto adopted = Execute("adopt", Json::object());
   EXPECT_TRUE(adopted.ok()) << adopted.status();
@@ -91,7 +91,8 @@ TEST_F(AdoptTest, SessionThatCouldNotBeSavedIsStale) {
   EXPECT_EQ(ReadIn("unwritten", 3), Old(3));
 }
 
-// Recovery refuses, for a server and for a tool; the tool can adopt all the same.
+// Recovery refuses, for a server and for a tool; the tool can adopt all the
+// same.
 TEST_F(AdoptTest, TakesAnImageThatRecoveryRefuses) {
   Open();
   auto session = Connect("s");

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// A check that lasts: it holds nobody up, and what others do meanwhile is no damage.
+// A check that lasts: it holds nobody up, and what others do meanwhile is no
+// damage.
 #include <functional>
 #include <memory>
 #include <string>
@@ -15,7 +16,8 @@ namespace {
 
 class CheckRacesTest : public EngineTest {
  protected:
-  // Runs `meanwhile` while a check stays at `point`; answers what the check says.
+  // Runs `meanwhile` while a check stays at `point`; answers what the check
+  // says.
   Json CheckWhile(const std::string& point, std::function<void()> meanwhile) {
     Stop* const checking = points_.At(point);
     absl::StatusOr<Json> checked = Json();
@@ -125,7 +127,8 @@ TEST_F(CheckRacesTest, SessionThatIsJoinedMeanwhileIsNoDamage) {
 
 //   check                              client
 //   reads a live session
-//                                      leaves; others may join, commit, remove it
+//                                      leaves; others may join, commit, remove
+//                                      it
 TEST_F(CheckRacesTest, SessionThatIsLeftMeanwhileIsSeenWhole) {
   for (const std::string act : {"leave", "commit", "rm"}) {
     SCOPED_TRACE(act);
@@ -168,9 +171,8 @@ TEST_F(CheckRacesTest, AChangeOfTheImageIsNoticedMeanwhile) {
     RunOk({"tune2fs", "-L", "changed", scratch / "image"});
     const auto file = world_->disk().Open(kImageName, /*create=*/false);
     ASSERT_TRUE(file.ok()) << file.status();
-    ASSERT_TRUE(world_->disk()
-                    .Write(*file, 0, ReadFileBytes(scratch / "image"))
-                    .ok());
+    ASSERT_TRUE(
+        world_->disk().Write(*file, 0, ReadFileBytes(scratch / "image")).ok());
     const absl::Time end = absl::Now() + absl::Seconds(50);
     char byte;
     while (session->Read(3 * kBlock, &byte, 1).ok() && absl::Now() < end) {
@@ -191,13 +193,11 @@ TEST_F(CheckRacesTest, AdoptWaitsForItsEnd) {
   Open();
   MakeSession("s");
   Stop* const checking = points_.At("check:begun");
-  Actor check(&points_, [&] {
-    EXPECT_TRUE(Execute("check", Json::object()).ok());
-  });
+  Actor check(&points_,
+              [&] { EXPECT_TRUE(Execute("check", Json::object()).ok()); });
   checking->Await();
-  Actor adopt(&points_, [&] {
-    EXPECT_TRUE(Execute("adopt", Json::object()).ok());
-  });
+  Actor adopt(&points_,
+              [&] { EXPECT_TRUE(Execute("adopt", Json::object()).ok()); });
   EXPECT_TRUE(adopt.AwaitAsleep());
   checking->Go();
   adopt.Join();

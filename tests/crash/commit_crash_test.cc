@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Cuts the power at every write and flush that a commit makes to the image, with
-// the unsynced writes kept, dropped, torn at 512 bytes or reordered; the store is
-// copied at the same moment. After the next start the image holds wholly the old
-// or wholly the new content, and e2fsck -fn has nothing to say.
+// Cuts the power at every write and flush that a commit makes to the image,
+// with the unsynced writes kept, dropped, torn at 512 bytes or reordered; the
+// store is copied at the same moment. After the next start the image holds
+// wholly the old or wholly the new content, and e2fsck -fn has nothing to say.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -29,8 +29,8 @@ using test::PowerCut;
 constexpr char kFile[] = "disk.img";
 constexpr size_t kFileSize = 600 * 1024 + 100;
 
-std::unique_ptr<Engine> OpenEngine(const std::string& directory,
-                                   Device* device, uint64_t history) {
+std::unique_ptr<Engine> OpenEngine(const std::string& directory, Device* device,
+                                   uint64_t history) {
   auto lock = StoreLock::Acquire(directory, /*create=*/true);
   EXPECT_TRUE(lock.ok()) << lock.status();
   EngineOptions options;
@@ -59,8 +59,7 @@ std::string FileAt(Engine* engine, const std::string& point) {
 std::string Fsck(TempDir* scratch, const std::string& image) {
   const std::string path = *scratch / "image";
   std::ofstream(path, std::ios::binary) << image;
-  const test::ProcessResult result =
-      test::RunProgram({"e2fsck", "-fn", path});
+  const test::ProcessResult result = test::RunProgram({"e2fsck", "-fn", path});
   return result.status == 0 ? "" : result.out;
 }
 
@@ -114,7 +113,7 @@ TEST_P(CommitCrashTest, EveryCutLeavesTheOldOrTheNewContent) {
           (*connection)->Write(offset, bytes.data(), bytes.size()).ok());
       after.replace(offset, length, bytes);
     };
-    write(5000, 9000, 'a');            // over written blocks, in part
+    write(5000, 9000, 'a');             // over written blocks, in part
     write(300 * 1024, 90 * 1024, 'b');  // into a hole
     write(kFileSize - 50, 50, 'c');     // the odd end
     ASSERT_TRUE(

@@ -137,8 +137,8 @@ TEST_F(CommitRacesTest, WriteInFlightWhenFreezeComesIsCommitted) {
   EXPECT_EQ(Commit("s"), "empty");
 }
 
-// The freeze settles without a sync: a flush that comes then has nothing to name,
-// and must sync all the same.
+// The freeze settles without a sync: a flush that comes then has nothing to
+// name, and must sync all the same.
 TEST_F(CommitRacesTest, FlushDuringFreezeMakesTheFrozenLayerDurable) {
   Open();
   const auto session = Connect("s");
@@ -241,8 +241,8 @@ TEST_F(CommitRacesTest, GenerationIsSeenOnceItIsDurable) {
   EXPECT_EQ(ReadIn("s", 3), 'n');  // its first record came with the freeze
 }
 
-// Commits that come while another is recorded share its sync; clients that would
-// see what is not durable wait for it.
+// Commits that come while another is recorded share its sync; clients that
+// would see what is not durable wait for it.
 class CommitsTogetherTest : public CommitRacesTest,
                             public testing::WithParamInterface<bool> {};
 

@@ -32,12 +32,12 @@ class DamageFixture : public testing::Test {
   void TryCut(const std::string& name, const std::string& label,
               size_t position);
 
-  // For a Judge: whether the engine refused to start, and then what is wrong with
-  // its words.
+  // For a Judge: whether the engine refused to start, and then what is wrong
+  // with its words.
   bool Refused(const Recovered& damaged, std::string* wrong);
-  // What is wrong with what can be read of the clean disk's generations, sessions
-  // and snapshots: each block must be right or an error with words. `missing`:
-  // whether there was one.
+  // What is wrong with what can be read of the clean disk's generations,
+  // sessions and snapshots: each block must be right or an error with words.
+  // `missing`: whether there was one.
   std::string Compare(Recovered* damaged, bool* missing) const;
   // Whether `check` has nothing to say.
   static bool IsClean(Recovered* damaged);

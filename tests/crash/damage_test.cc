@@ -1,10 +1,11 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Damages every file of a store that was closed cleanly: a bit, a sector, the end,
-// all of it. Whatever is read afterwards is right or an error; what is missing is
-// known to `check`. To see one again: EXT2COW_POINT=FILE:KIND:POSITION.
-// EXT2COW_LONG=N tries N times as many positions.
+// Damages every file of a store that was closed cleanly: a bit, a sector, the
+// end, all of it. Whatever is read afterwards is right or an error; what is
+// missing is known to `check`. To see one again:
+// EXT2COW_POINT=FILE:KIND:POSITION. EXT2COW_LONG=N tries N times as many
+// positions.
 #include <iostream>
 #include <set>
 

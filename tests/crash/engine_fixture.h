@@ -16,8 +16,8 @@
 
 namespace ext2cow::test {
 
-// An engine on a simulated disk, with two files in its image, whose threads can be
-// held at sync points. At the end `check` and e2fsck have nothing to say.
+// An engine on a simulated disk, with two files in its image, whose threads can
+// be held at sync points. At the end `check` and e2fsck have nothing to say.
 class EngineTest : public testing::Test {
  protected:
   using Json = nlohmann::json;

@@ -179,9 +179,9 @@ TEST_F(ExpiryTest, OneThatWasTakenByForceGoes) {
   auto session = Connect("s");
   Write(session.get(), 1, 's');
   EXPECT_TRUE(Execute("snapshot", {{"session", "s"}, {"name", "n"}}).ok());
-  EXPECT_TRUE(Execute("rollback",
-                      {{"session", "s"}, {"name", "n"}, {"force", true}})
-                  .ok());
+  EXPECT_TRUE(
+      Execute("rollback", {{"session", "s"}, {"name", "n"}, {"force", true}})
+          .ok());
   session.reset();
   LetAndLook(absl::Seconds(8));
   EXPECT_FALSE(Exists("s"));

@@ -150,7 +150,8 @@ TEST_F(FailedSyncTest, OfTheDirectoryIsTheStores) {
   ExpectRefused(t->Flush());
 }
 
-// The layer's first file is made, and the flush fails before its name is synced.
+// The layer's first file is made, and the flush fails before its name is
+// synced.
 TEST_F(FailedSyncTest, ANameThatNoSyncCoveredIsNotTakenForDurable) {
   Open();
   auto s = Connect("s");

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // A server that is killed while it applies what several sessions committed
-// together, the offline tool on its store without the image, and a new start: with
-// real processes.
+// together, the offline tool on its store without the image, and a new start:
+// with real processes.
 #include <unistd.h>
 
 #include <filesystem>
@@ -23,9 +23,9 @@ namespace {
 // Ends what hangs.
 constexpr absl::Duration kPatience = absl::Seconds(120);
 
-// The plugin is nbdkit's eval: before write number N of the superblock takes effect
-// it says so in the file "at.N" and waits while there is a file "hold.N"; a server
-// that was killed meanwhile has written nothing.
+// The plugin is nbdkit's eval: before write number N of the superblock takes
+// effect it says so in the file "at.N" and waits while there is a file
+// "hold.N"; a server that was killed meanwhile has written nothing.
 //
 //   first commit             superblock 1 (not clean), data, 2 (clean again)
 //   four that waited for it  superblock 3, data, 4
@@ -58,7 +58,9 @@ class ForgottenCommitTest : public ServerTest {
     return options;
   }
 
-  void Hold(int n) { WriteFileBytes(absl::StrCat(dir_.path(), "/hold.", n), ""); }
+  void Hold(int n) {
+    WriteFileBytes(absl::StrCat(dir_.path(), "/hold.", n), "");
+  }
   void LetGo(int n) {
     std::filesystem::remove(absl::StrCat(dir_.path(), "/hold.", n));
   }
@@ -111,8 +113,8 @@ class ForgottenCommitTest : public ServerTest {
   static std::string Name(size_t i) { return absl::StrCat("s", i); }
   static size_t Place(size_t i) { return i * 256 * 1024; }
 
-  // Kills the server at write `last` of the superblock, with what several sessions
-  // committed recorded, and answers what must be in the image.
+  // Kills the server at write `last` of the superblock, with what several
+  // sessions committed recorded, and answers what must be in the image.
   std::string KilledInApply(const std::string& first, int last) {
     ImageSpec spec;
     spec.files = {{kDisk, first}};
@@ -130,8 +132,8 @@ class ForgottenCommitTest : public ServerTest {
     Hold(last);
     std::list<Process> commits;
     for (size_t i = 0; i <= kSessions; ++i) {
-      commits.emplace_back(std::vector<std::string>{
-          CommitToolPath(), "--store", store_, Name(i)});
+      commits.emplace_back(std::vector<std::string>{CommitToolPath(), "--store",
+                                                    store_, Name(i)});
       if (i == 0) AwaitFile("at.1");
     }
     AwaitTools(kSessions + 1);
@@ -159,7 +161,8 @@ TEST_F(ForgottenCommitTest, GcWithoutTheImageForgetsNothing) {
       for (int tries = 0; unapplied < 2 && tries < 20; ++tries) {
         server_.reset();
         std::filesystem::remove_all(store_);
-        for (const auto& file : std::filesystem::directory_iterator(dir_.path())) {
+        for (const auto& file :
+             std::filesystem::directory_iterator(dir_.path())) {
           const std::string name = file.path().filename();
           if (absl::StartsWith(name, "at.") || name == "count" ||
               name == "killed") {
@@ -182,7 +185,8 @@ TEST_F(ForgottenCommitTest, GcWithoutTheImageForgetsNothing) {
       EXPECT_TRUE(latest == content || newest <= kSessions);
       size_t present = 0;
       for (size_t i = 0; i <= kSessions; ++i) {
-        present += latest.compare(Place(i), kPart, content, Place(i), kPart) == 0;
+        present +=
+            latest.compare(Place(i), kPart, content, Place(i), kPart) == 0;
       }
       EXPECT_EQ(present, newest) << "each generation is one session's";
       EXPECT_EQ(server_->Stop(), 0);

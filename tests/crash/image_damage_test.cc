@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Damages the image's metadata: a bit, a sector, the end. File data is left alone,
-// as nothing but its owner could tell. What is promised:
+// Damages the image's metadata: a bit, a sector, the end. File data is left
+// alone, as nothing but its owner could tell. What is promised:
 //
 //   damage in               with checksums      without
 //   all but the next line   reads are right or an error; a commit fails and
@@ -10,12 +10,13 @@
 //                           signs is neither damaged nor made from damage: with
 //                           the damage taken back e2fsck finds nothing
 //   what says where the     the same            reads are an error or what the
-//   served file is                              damaged map says; a commit fails
+//   served file is                              damaged map says; a commit
+//   fails
 //                                               or believes it
 //
-// The last: a pointer that names another file's block can't be told from a right
-// one without reading the whole filesystem, as e2fsck does. Even then a commit
-// leaves the filesystem's own blocks alone, but for the bitmaps.
+// The last: a pointer that names another file's block can't be told from a
+// right one without reading the whole filesystem, as e2fsck does. Even then a
+// commit leaves the filesystem's own blocks alone, but for the bitmaps.
 //
 // To see a point again: EXT2COW_POINT=FILESYSTEM:KIND:POSITION. EXT2COW_LONG=N
 // tries N times as many positions.

@@ -98,8 +98,7 @@ void NoteOwners(const std::string& image, Owners* owners) {
   notes.Inode(served, Owner::kMap);
   notes.BlocksOf(EXT2_ROOT_INO, Owner::kMap, Owner::kMap);
   notes.BlocksOf(served, Owner::kData, Owner::kMap);
-  notes.BlocksOf(library.Find(kOtherPath).value(), Owner::kData,
-                 Owner::kOther);
+  notes.BlocksOf(library.Find(kOtherPath).value(), Owner::kData, Owner::kOther);
   notes.BlocksOf(library.Find("/lost+found").value(), Owner::kOther,
                  Owner::kOther);
 }

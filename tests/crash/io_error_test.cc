@@ -1,16 +1,17 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Lets the nth read, write or sync of the image, the data files or RocksDB's files
-// fail, for every n that a workload meets. Whoever it concerns is told, what was
-// answered with OK is there, what failed is old or new, and so it stays: when the
-// disk is mended, after a restart, after a power cut. Kinds of errors and endings
-// take turns; EXT2COW_LONG=1 tries all. To see one again:
-// EXT2COW_POINT=TARGET:OPERATION:NTH:ERROR:ENDING with --gtest_filter of its test.
+// Lets the nth read, write or sync of the image, the data files or RocksDB's
+// files fail, for every n that a workload meets. Whoever it concerns is told,
+// what was answered with OK is there, what failed is old or new, and so it
+// stays: when the disk is mended, after a restart, after a power cut. Kinds of
+// errors and endings take turns; EXT2COW_LONG=1 tries all. To see one again:
+// EXT2COW_POINT=TARGET:OPERATION:NTH:ERROR:ENDING with --gtest_filter of its
+// test.
+#include <unistd.h>
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
-#include <unistd.h>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
@@ -44,11 +45,11 @@ constexpr Kind kKinds[] = {{"eio", kEio, 1, false},
 // Reads need no space, and have no halves; syncs have none.
 constexpr size_t kKindsOf[] = {2, 5, 4};
 
-// How it ends: the power is cut while the server runs, and what was not synced is
-// dropped, kept or torn; kill -9; a shutdown; the disk is mended, and the same or
-// another process goes on, until the power is cut.
-const char* const kEndings[] = {"cut",    "cut-keep", "cut-tear", "kill",
-                                "stop",   "mend",     "restart"};
+// How it ends: the power is cut while the server runs, and what was not synced
+// is dropped, kept or torn; kill -9; a shutdown; the disk is mended, and the
+// same or another process goes on, until the power is cut.
+const char* const kEndings[] = {"cut",  "cut-keep", "cut-tear", "kill",
+                                "stop", "mend",     "restart"};
 
 std::string Prefix(size_t target) {
   return target == 0 ? kImageName : target == 1 ? kDataName : StoreName();
@@ -62,8 +63,8 @@ void Report(int signal) {
   raise(signal);
 }
 
-// Of no concern to anybody: space that is not given back, zeroes ahead of a log,
-// and the file of options, which RocksDB writes for people to read.
+// Of no concern to anybody: space that is not given back, zeroes ahead of a
+// log, and the file of options, which RocksDB writes for people to read.
 bool IsNobodys(const std::string& failed) {
   return absl::StartsWith(failed, "punch ") ||
          absl::StartsWith(failed, "remove ") ||
@@ -181,7 +182,8 @@ TEST_P(IoErrorTest, IsToldAndLeavesNothingHalfDone) {
   const size_t endings = std::size(kEndings);
   size_t points = 0;
   for (size_t target = 0; target < std::size(kTargets); ++target) {
-    for (size_t operation = 0; operation < std::size(kOperations); ++operation) {
+    for (size_t operation = 0; operation < std::size(kOperations);
+         ++operation) {
       const size_t kinds = kKindsOf[operation];
       bool met = true;
       for (uint64_t nth = 1; met; ++nth) {

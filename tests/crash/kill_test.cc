@@ -45,8 +45,7 @@ class KillTest : public ServerTest {
                          "fi; dd of=", image_,
                          " bs=1M seek=$4 "
                          "oflag=seek_bytes conv=notrunc status=none"),
-            absl::StrCat("flush=", count, "exit 0"),
-            "can_write=exit 0",
+            absl::StrCat("flush=", count, "exit 0"), "can_write=exit 0",
             "can_flush=exit 0"};
   }
 

@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What is recorded and not yet in the image is dropped by nobody, whatever commands
-// come between the kill and the next start, and whether they know the image or not.
+// What is recorded and not yet in the image is dropped by nobody, whatever
+// commands come between the kill and the next start, and whether they know the
+// image or not.
 #include <algorithm>
 #include <list>
 #include <map>
@@ -56,8 +57,8 @@ class PendingCommitTest : public EngineTest {
   }
 
   // One run of the tool without an image; "" or the error.
-  static std::string RunOffline(SimDisk::Files* files, const std::string& method,
-                                const Json& params) {
+  static std::string RunOffline(SimDisk::Files* files,
+                                const std::string& method, const Json& params) {
     SimDisk disk(*files);
     const auto env = SimEnv(&disk);
     auto engine =
@@ -100,8 +101,8 @@ TEST_F(PendingCommitTest, StaysWhenNothingPinsItAnyMore) {
   }
 }
 
-// Random clients, kills while several commits are applied, and any commands of the
-// offline tool after them; the model has one letter a block.
+// Random clients, kills while several commits are applied, and any commands of
+// the offline tool after them; the model has one letter a block.
 class PendingCommitModel : public PendingCommitTest {
  protected:
   using Content = std::vector<char>;
@@ -182,7 +183,8 @@ class PendingCommitModel : public PendingCommitTest {
         }
         return;
       case 3:
-        if (RunOffline(left, "untag", {{"name", tag}}).empty()) tags_.erase(tag);
+        if (RunOffline(left, "untag", {{"name", tag}}).empty())
+          tags_.erase(tag);
         return;
       case 4: {
         const std::string name = absl::StrCat("t", ++names_);
@@ -201,16 +203,17 @@ class PendingCommitModel : public PendingCommitTest {
         return;
       case 6:
         if (has_snapshot &&
-            RunOffline(left, "rm", {{"session", session + "@before"}}).empty()) {
+            RunOffline(left, "rm", {{"session", session + "@before"}})
+                .empty()) {
           found->second.snapshots.clear();
         }
         return;
       case 7: {
         const std::string name = absl::StrCat("c", ++names_);
-        if (has_snapshot && RunOffline(left, "clone",
-                                       {{"source", session + "@before"},
-                                        {"name", name}})
-                                .empty()) {
+        if (has_snapshot &&
+            RunOffline(left, "clone",
+                       {{"source", session + "@before"}, {"name", name}})
+                .empty()) {
           sessions_[name] = {found->second.snapshots[0].second, {}};
         }
         return;
@@ -237,7 +240,8 @@ class PendingCommitModel : public PendingCommitTest {
     ASSERT_TRUE(log.ok()) << log.status();
     for (const Json& entry : log->at("generations")) {
       const auto number = entry.at("generation").get<size_t>();
-      EXPECT_EQ(LookAt(absl::StrCat(number)), generations_.at(number)) << number;
+      EXPECT_EQ(LookAt(absl::StrCat(number)), generations_.at(number))
+          << number;
     }
     for (const auto& [tag, content] : tags_) {
       EXPECT_EQ(LookAt(tag), content) << tag;

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Reads of points and snapshots wait for no stranger, and what connections to the
-// same one share goes with the last.
+// Reads of points and snapshots wait for no stranger, and what connections to
+// the same one share goes with the last.
 #include <memory>
 #include <string>
 
@@ -13,8 +13,8 @@ namespace {
 
 class PointReadsTest : public EngineTest {
  protected:
-  // A snapshot s@snap that holds 'a' in block 1, and generation 1, which has 'n' in
-  // block 3.
+  // A snapshot s@snap that holds 'a' in block 1, and generation 1, which has
+  // 'n' in block 3.
   void Prepare() {
     Open();
     auto session = Connect("s");
@@ -47,8 +47,9 @@ TEST_F(PointReadsTest, GoOnDuringASyncedWrite) {
   const auto snapshot = ConnectSnapshot();
   const auto point = ConnectPoint("0"), newest = ConnectPoint("1");
   Stop* const syncing = points_.At("store:sync");
-  Actor tag(&points_,
-            [&] { EXPECT_TRUE(Execute("tag", {{"name", "t"}}).ok()); });
+  Actor tag(&points_, [&] {
+    EXPECT_TRUE(Execute("tag", {{"name", "t"}}).ok());
+  });
   syncing->Await();
   Actor reading(&points_, [&] {
     EXPECT_EQ(Read(snapshot.get(), 1), 'a');

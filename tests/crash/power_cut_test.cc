@@ -71,7 +71,8 @@ class PowerCutTest : public testing::Test {
     ASSERT_NE(engine, nullptr);
     auto connection = engine->Connect({.session = "s", .path = "/disk"}, false);
     ASSERT_TRUE(connection.ok()) << connection.status();
-    const std::string small = RandomBytes(2, 9000), big = RandomBytes(3, 40'000);
+    const std::string small = RandomBytes(2, 9000),
+                      big = RandomBytes(3, 40'000);
     ASSERT_TRUE((*connection)->Write(3000, small.data(), small.size()).ok());
     ASSERT_TRUE((*connection)->Write(300'000, big.data(), big.size()).ok());
     ASSERT_TRUE((*connection)->Zero(131'072, 65'536, ZeroKind::kDiscard).ok());
@@ -116,9 +117,8 @@ class PowerCutTest : public testing::Test {
 
   TempDir dir_;
   ImageFile image_{{"-t", "ext4", "-b", "1024"}, "8M"};
-  const std::string old_ =
-      RandomBytes(1, 250'000) + std::string(100'000, '\0') +
-      RandomBytes(4, 12'345);
+  const std::string old_ = RandomBytes(1, 250'000) +
+                           std::string(100'000, '\0') + RandomBytes(4, 12'345);
   std::string new_ = old_;
   std::vector<Moment> moments_;
 };

@@ -18,12 +18,12 @@ EngineOptions OptionsOn(SimDisk* disk, rocksdb::Env* env,
                         EngineOptions options) {
   options.cache_bytes = 8 << 20;
   if (options.log == nullptr) options.log = [](const std::string&) {};
-  options.adjust_store = [disk, env, more = std::move(options.adjust_store)](
-                             StoreOptions* store) {
-    if (more) more(store);
-    store->env = env;
-    store->files = SimBlockFiles(disk, kDataName);
-  };
+  options.adjust_store =
+      [disk, env, more = std::move(options.adjust_store)](StoreOptions* store) {
+        if (more) more(store);
+        store->env = env;
+        store->files = SimBlockFiles(disk, kDataName);
+      };
   return options;
 }
 
@@ -45,9 +45,10 @@ EngineOptions TightLimits() {
   return options;
 }
 
-absl::StatusOr<std::unique_ptr<Engine>> OpenEngine(SimDisk* disk, Device* device,
-                                               rocksdb::Env* env,
-                                               EngineOptions options) {
+absl::StatusOr<std::unique_ptr<Engine>> OpenEngine(SimDisk* disk,
+                                                   Device* device,
+                                                   rocksdb::Env* env,
+                                                   EngineOptions options) {
   auto lock = StoreLock::Acquire(StoreName(), true);
   if (!lock.ok()) return lock.status();
   return Engine::Open(*std::move(lock), device,
@@ -165,7 +166,8 @@ std::string Recovered::Compare(const WorldModel& before,
     const auto content = Content({.session = name.substr(0, at_sign),
                                   .snapshot = name.substr(at_sign + 1),
                                   .path = kPath});
-    if (content && *content != expected) return "snapshot " + name + " is wrong";
+    if (content && *content != expected)
+      return "snapshot " + name + " is wrong";
     if (!content && before.snapshots.count(name) != 0 &&
         after.snapshots.count(name) != 0) {
       return "snapshot " + name + " is lost";
@@ -188,7 +190,8 @@ std::string Recovered::Use() {
   absl::Status s = (*connection)->Write(8192, data.data(), data.size());
   if (s.ok()) s = (*connection)->Flush();
   if (!s.ok()) return s.ToString();
-  const auto answer = engine_->Execute("commit", {{"session", "used"}}, nullptr);
+  const auto answer =
+      engine_->Execute("commit", {{"session", "used"}}, nullptr);
   if (!answer.ok()) return answer.status().ToString();
   if (answer->at("result") != "committed") return answer->dump();
   const auto latest = Content({.point = "latest", .path = kPath});

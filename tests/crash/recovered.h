@@ -17,7 +17,7 @@ namespace ext2cow::test {
 
 inline constexpr char kImageName[] = "/sim/image";
 inline constexpr char kDataName[] = "/sim/data";
-const std::string& StoreName();  // RocksDB's files start with it
+const std::string& StoreName();           // RocksDB's files start with it
 inline constexpr char kPath[] = "/disk";  // the file in the image
 inline constexpr size_t kFileSize = 96 * 1024 + 100;
 
@@ -46,8 +46,8 @@ struct WorldModel {
 bool Allowed(const std::string& content,
              const std::vector<std::string>& versions);
 
-// Limits so low that a few blocks go every way out of the write cache: to rows, to
-// the data file, and there when a layer has too many rows.
+// Limits so low that a few blocks go every way out of the write cache: to rows,
+// to the data file, and there when a layer has too many rows.
 EngineOptions TightLimits();
 
 absl::StatusOr<std::unique_ptr<Engine>> OpenEngine(SimDisk* disk,

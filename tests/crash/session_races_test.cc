@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The races of sessions that are opened, left, removed and shut down, each made to
-// happen by sync points.
+// The races of sessions that are opened, left, removed and shut down, each made
+// to happen by sync points.
 #include <memory>
 #include <string>
 
@@ -148,8 +148,7 @@ TEST_F(SessionRacesTest, RmOfASnapshotWaitsForARollbackToIt) {
   session.reset();
   Stop* const taken = points_.At("rollback:taken");
   Actor rollback(&points_, [&] {
-    EXPECT_TRUE(
-        Execute("rollback", {{"session", "s"}, {"name", "S"}}).ok());
+    EXPECT_TRUE(Execute("rollback", {{"session", "s"}, {"name", "S"}}).ok());
   });
   taken->Await();
   Actor rm(&points_, [&] {
@@ -211,8 +210,9 @@ TEST_F(PolicyRacesTest, RebaseDoesNotWaitForALeaverThatCommits) {
   left->Await();
   Stop* const judged = points_.At("rebase:judged");
   absl::Status rebased;
-  Actor rebase(&points_,
-               [&] { rebased = Execute("rebase", {{"session", "s"}}).status(); });
+  Actor rebase(&points_, [&] {
+    rebased = Execute("rebase", {{"session", "s"}}).status();
+  });
   judged->Await();
   left->Go();
   EXPECT_TRUE(leave.AwaitAsleep());
@@ -314,8 +314,8 @@ TEST_F(SessionRacesTest, ShutdownDuringAnOpenCutsItOff) {
   EXPECT_EQ(ReadIn("s", 1), 'a');
 }
 
-// Nbdkit serves a connection until its client leaves: those on points too are cut
-// off, for the store they read is closed.
+// Nbdkit serves a connection until its client leaves: those on points too are
+// cut off, for the store they read is closed.
 TEST_F(SessionRacesTest, ShutdownCutsOffReadersOfPointsAndSnapshots) {
   Open();
   auto session = Connect("s");

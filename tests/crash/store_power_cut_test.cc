@@ -1,11 +1,12 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Cuts the power at every write, sync and change of a name that a workload makes
-// to the image, the data files and RocksDB's files: unsynced writes kept, dropped,
-// torn at 512 bytes, reordered. Each state is started again and compared with the
-// model. To see one again: EXT2COW_POINT=POINT:CUT:SEED with --gtest_filter of its
-// test. EXT2COW_LONG=N tries N seeds of the torn and reordered cuts.
+// Cuts the power at every write, sync and change of a name that a workload
+// makes to the image, the data files and RocksDB's files: unsynced writes kept,
+// dropped, torn at 512 bytes, reordered. Each state is started again and
+// compared with the model. To see one again: EXT2COW_POINT=POINT:CUT:SEED with
+// --gtest_filter of its test. EXT2COW_LONG=N tries N seeds of the torn and
+// reordered cuts.
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
@@ -44,12 +45,10 @@ class StorePowerCutTest : public testing::TestWithParam<Workload> {
       if (replay.position() >= step->end) between.before = step->after;
       for (PowerCut cut : {PowerCut::kKeepAll, PowerCut::kDropAll,
                            PowerCut::kTear, PowerCut::kReorder}) {
-        const bool chance =
-            cut == PowerCut::kTear || cut == PowerCut::kReorder;
+        const bool chance = cut == PowerCut::kTear || cut == PowerCut::kReorder;
         for (uint64_t seed = 0; seed < (chance ? LongFactor(12) : 1); ++seed) {
-          const std::string name =
-              absl::StrCat(replay.position(), ":", static_cast<int>(cut), ":",
-                           seed);
+          const std::string name = absl::StrCat(
+              replay.position(), ":", static_cast<int>(cut), ":", seed);
           if (only != nullptr && name != only) continue;
           std::mt19937_64 random(replay.position() * 31 + seed);
           ++points_;
@@ -79,12 +78,11 @@ TEST_P(StorePowerCutTest, EveryPointRecovers) {
   RecordProperty("points", static_cast<int>(points_));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Workloads, StorePowerCutTest,
-    testing::ValuesIn(FreshWorkloads()),
-    [](const testing::TestParamInfo<Workload>& tested) {
-      return tested.param.name;
-    });
+INSTANTIATE_TEST_SUITE_P(Workloads, StorePowerCutTest,
+                         testing::ValuesIn(FreshWorkloads()),
+                         [](const testing::TestParamInfo<Workload>& tested) {
+                           return tested.param.name;
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Drawn, StorePowerCutTest,
                          testing::ValuesIn(DrawnWorkloads()),

@@ -112,7 +112,8 @@ Connection* World::Connected(const std::string& name) {
   if (engine_ == nullptr) return nullptr;
   auto& connection = connections_[name];
   if (connection != nullptr) return connection.get();
-  const bool known = engine_->Execute("info", {{"session", name}}, nullptr).ok();
+  const bool known =
+      engine_->Execute("info", {{"session", name}}, nullptr).ok();
   auto made = engine_->Connect({.session = name, .path = kPath}, false);
   if (!Fine(made.status())) {
     connections_.erase(name);
@@ -293,9 +294,10 @@ std::string World::Predict(const std::string& name,
                            const std::string& on_conflict) {
   const std::string& newest = model_.generations.back();
   const auto session = model_.sessions.find(name);
-  const auto info = engine_ == nullptr
-                        ? absl::CancelledError("")
-                        : engine_->Execute("info", {{"session", name}}, nullptr);
+  const auto info =
+      engine_ == nullptr
+          ? absl::CancelledError("")
+          : engine_->Execute("info", {{"session", name}}, nullptr);
   if (!info.ok() || session == model_.sessions.end()) return newest;
   const std::string base =
       model_.Possible().generations.at(info->at("generation").get<size_t>());
@@ -316,15 +318,16 @@ bool World::MadeGeneration(const std::optional<json>& answer,
                            const std::string& content) {
   if (engine_ == nullptr) return false;
   const auto log = engine_->Execute("log", json::object(), nullptr);
-  const bool is_there = log.ok() && log->at("generations").back().at(
-                                        "generation") ==
-                                        model_.generations.size();
+  const bool is_there =
+      log.ok() && log->at("generations").back().at("generation") ==
+                      model_.generations.size();
   const std::string told =
       answer ? answer->value("result", "") : errors_.back();
   const bool counts =
-      answer ? told == made
-             : absl::StrContains(told, absl::StrCat("is committed as generation ",
-                                                    model_.generations.size()));
+      answer
+          ? told == made
+          : absl::StrContains(told, absl::StrCat("is committed as generation ",
+                                                 model_.generations.size()));
   if (counts != is_there) {
     Wrong(absl::StrCat("a generation was ", is_there ? "" : "not ",
                        "made, but the answer was ", told));

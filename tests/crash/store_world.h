@@ -20,15 +20,16 @@ namespace ext2cow::test {
 // An engine on a simulated disk, and what must be on it.
 class World {
  public:
-  // `disk` has the image, and maybe a store. With a fault, met from the start on,
-  // calls may fail, and the model is of what may then be.
-  // `options` but for the log.
+  // `disk` has the image, and maybe a store. With a fault, met from the start
+  // on, calls may fail, and the model is of what may then be. `options` but for
+  // the log.
   World(SimDisk::Files disk, WorldModel model,
         std::optional<SimDisk::Fault> fault = std::nullopt,
         EngineOptions options = {});
   ~World();
 
-  // A step's first event, the one after its last, and the model before and after.
+  // A step's first event, the one after its last, and the model before and
+  // after.
   struct Step {
     std::string what;
     size_t begin = 0, end = 0;
@@ -52,7 +53,8 @@ class World {
   void Rollback(const std::string& session, const std::string& name);
   void Clone(const std::string& source, const std::string& name);
   void Remove(const std::string& name);
-  // `result`: "committed", "conflict" or "empty", as long as nothing has failed.
+  // `result`: "committed", "conflict" or "empty", as long as nothing has
+  // failed.
   void Commit(const std::string& session, const std::string& result,
               const std::string& on_conflict = "fail");
   // Two sessions that both have changes, of different blocks, in one round. Not

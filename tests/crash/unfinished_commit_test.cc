@@ -72,8 +72,8 @@ TEST_F(UnfinishedCommitTest, WhatItKeptNoUndoOfStaysForgotten) {
   EXPECT_TRUE(absl::IsNotFound(old.status())) << old.status();
 }
 
-// The times in the superblock count seconds, and of so many commits two follow each
-// other in one.
+// The times in the superblock count seconds, and of so many commits two follow
+// each other in one.
 TEST_F(UnfinishedCommitTest, IsKnownWhenTheImageIsOpenedAgain) {
   Open();
   std::set<Superblock> superblocks;

@@ -195,7 +195,8 @@ const std::vector<Workload>& FreshWorkloads() {
          for (size_t at : {100, 20'000, 45'000}) w->Write("a", at, 200);
          w->Write("a", 65'536, 8192);  // past the cache, which holds so many
          w->Flush("a");                // too many for rows
-         for (size_t block = 0; block < 24; block += 2) {  // more than the cache has
+         for (size_t block = 0; block < 24;
+              block += 2) {  // more than the cache has
            w->Write("a", block * 4096 + 10, 20);
          }
          w->Write("a", 4000, 200);

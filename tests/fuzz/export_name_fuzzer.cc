@@ -23,11 +23,12 @@ void CheckRequest(const ExportRequest& request, const ExportRules& rules) {
           "the session's name is one");
   Require(request.snapshot.empty() || IsValidName(request.snapshot),
           "the snapshot's name is one");
-  Require(request.path.empty() ? !request.point.empty() ||
-                                     !rules.session.empty()
-                               : request.path[0] == '/',
+  Require(request.path.empty()
+              ? !request.point.empty() || !rules.session.empty()
+              : request.path[0] == '/',
           "an absolute path, or the whole image at a point");
-  if (!rules.file.empty()) Require(request.path == rules.file, "the rule's file");
+  if (!rules.file.empty())
+    Require(request.path == rules.file, "the rule's file");
   if (!rules.session.empty()) {
     Require(request.session == rules.session, "the rule's session");
   }
@@ -36,7 +37,8 @@ void CheckRequest(const ExportRequest& request, const ExportRules& rules) {
 // The export name that asks for `request`, in its canonical form.
 std::string NameOf(const ExportRequest& request, const ExportRules& rules) {
   std::string subject = request.session;
-  if (!request.snapshot.empty()) absl::StrAppend(&subject, "@", request.snapshot);
+  if (!request.snapshot.empty())
+    absl::StrAppend(&subject, "@", request.snapshot);
   if (!request.point.empty()) subject = absl::StrCat("@", request.point);
   if (!rules.file.empty() || request.path.empty()) return subject;
   return subject.empty() ? request.path

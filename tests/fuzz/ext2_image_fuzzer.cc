@@ -37,8 +37,8 @@ constexpr time_t kNow = 1'700'000'000;
 constexpr const char* kPaths[] = {"/f",    "/sparse", "/d/deep", "/link",
                                   "/long", "/u",      "/i",      "/d"};
 
-// A seed image that takes its damage back at its end: a copy for each input would
-// cost more than all the rest.
+// A seed image that takes its damage back at its end: a copy for each input
+// would cost more than all the rest.
 class MemoryImage : public ByteReader {
  public:
   explicit MemoryImage(std::string* content) : content_(*content) {}
@@ -84,8 +84,8 @@ BlockSet OwnBlocks(const ByteReader& image) {
 struct SeedImage {
   std::string content;
   // Where damage hurts: the blocks that are neither empty nor file data, which
-  // the seeds fill with one byte; and what decides most, the superblock's fields
-  // and the inodes of files.
+  // the seeds fill with one byte; and what decides most, the superblock's
+  // fields and the inodes of files.
   std::vector<uint64_t> metadata, fields;
 };
 
@@ -202,8 +202,9 @@ FileChange TakeChange(std::shared_ptr<const FileMap> map,
   change.map = std::move(map);
   BlockSet* sets[] = {&change.written, &change.zeroed, &change.discarded};
   for (int n = input->ConsumeIntegralInRange(1, 6); n > 0; --n) {
-    const BlockRange range = {input->ConsumeIntegralInRange<uint64_t>(0, blocks),
-                              input->ConsumeIntegralInRange<uint64_t>(1, 256)};
+    const BlockRange range = {
+        input->ConsumeIntegralInRange<uint64_t>(0, blocks),
+        input->ConsumeIntegralInRange<uint64_t>(1, 256)};
     for (BlockSet* set : sets) set->RemoveRange(range);
     sets[input->ConsumeIntegralInRange(0, 2)]->AddRange(range);
   }
@@ -213,8 +214,7 @@ FileChange TakeChange(std::shared_ptr<const FileMap> map,
 // The file's bytes of the run are where the map says.
 void CheckAgainstMap(const DataRun& run, const FileMap& map) {
   for (uint64_t done = 0; done < run.length;) {
-    const FileMap::Segment at =
-        map.Find(run.logical + done, run.length - done);
+    const FileMap::Segment at = map.Find(run.logical + done, run.length - done);
     Require(at.kind == FileMap::Segment::Kind::kWritten &&
                 at.physical == run.physical + done,
             "data goes where the file's map says");
@@ -301,7 +301,8 @@ void Damage(const SeedImage& seed, MemoryImage* image,
   const bool field = input->ConsumeBool();
   const std::vector<uint64_t>& parts = field ? seed.fields : seed.metadata;
   const size_t part_size = field ? kFields : kUnit;
-  const uint64_t part = parts[input->ConsumeIntegral<uint16_t>() % parts.size()];
+  const uint64_t part =
+      parts[input->ConsumeIntegral<uint16_t>() % parts.size()];
   const size_t offset = input->ConsumeIntegralInRange<size_t>(0, part_size - 1);
   const std::string bytes =
       input->ConsumeBytesAsString(input->ConsumeIntegralInRange<size_t>(1, 8));

@@ -6,9 +6,9 @@
 #include <string>
 #include <string_view>
 
-#include "server/control_protocol.h"
 #include "overlay/stack/chunk.h"
 #include "overlay/store/keys.h"
+#include "server/control_protocol.h"
 #include "txn/timeline/records.h"
 
 // fuzz_seeds DIR: inputs to start from, DIR/FUZZER/NUMBER, made with the
@@ -36,7 +36,8 @@ void ExportNames(Folder folder) {
        {"", "ci-7", "ci-7@clean", "@latest", "@17", "@v1.0", "/disk.img",
         "disk.img", "ci-7:/disk.img", "ci-7@clean:/a/b:c", "@17:/disk.img",
         "@latest:/d/x", ":/x", "a b", "@", "n@"}) {
-    for (const char rules : {'\0', '\1', '\2', '\3'}) folder.Add(rules + std::string(name));
+    for (const char rules : {'\0', '\1', '\2', '\3'})
+      folder.Add(rules + std::string(name));
   }
 }
 

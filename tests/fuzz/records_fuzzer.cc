@@ -12,9 +12,9 @@
 #include "tests/fuzz/require.h"
 #include "txn/timeline/records.h"
 
-// Input: one byte that says which decoder, then its bytes. With the high bit set
-// they are a whole record; else the payload of one, which gets its frame and a
-// checksum that fits: no fuzzer guesses that.
+// Input: one byte that says which decoder, then its bytes. With the high bit
+// set they are a whole record; else the payload of one, which gets its frame
+// and a checksum that fits: no fuzzer guesses that.
 namespace ext2cow {
 namespace {
 

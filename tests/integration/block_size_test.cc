@@ -13,7 +13,6 @@
 namespace ext2cow::test {
 namespace {
 
-
 struct Limits {
   const char* minimum;
   const char* maximum;
@@ -44,7 +43,8 @@ class BlockSizeTest
     expected_.replace(100, 5, "small");
     EXPECT_EQ(client->Write(kMiB + 3000, long_), 0);
     expected_.replace(kMiB + 3000, long_.size(), long_);
-    EXPECT_EQ(client->Zero(3 * kMiB + 1000, 400'000, LIBNBD_CMD_FLAG_NO_HOLE), 0);
+    EXPECT_EQ(client->Zero(3 * kMiB + 1000, 400'000, LIBNBD_CMD_FLAG_NO_HOLE),
+              0);
     EXPECT_EQ(client->Trim(3 * kMiB + 500'000, 300'000), 0);
     expected_.replace(3 * kMiB + 1000, 400'000, 400'000, '\0');
     expected_.replace(3 * kMiB + 500'000, 300'000, 300'000, '\0');
@@ -93,8 +93,8 @@ TEST_P(BlockSizeTest, OfTheServerOfAnOfflineImage) {
 std::string NameOf(
     const testing::TestParamInfo<BlockSizeTest::ParamType>& info) {
   const auto& [limits, block_size] = info.param;
-  return absl::StrCat("From", limits.minimum, "To", limits.maximum,
-                      "BlocksOf", block_size);
+  return absl::StrCat("From", limits.minimum, "To", limits.maximum, "BlocksOf",
+                      block_size);
 }
 
 INSTANTIATE_TEST_SUITE_P(

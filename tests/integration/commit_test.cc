@@ -92,7 +92,8 @@ TEST_F(CommitTest, OfflineIntoWhatIsNoImageIsRefused) {
   EXPECT_EQ(server_->Stop(), 0);
   const std::string pipe = dir_ / "pipe";
   RunOk({"mkfifo", pipe});
-  for (const std::string& path : {pipe, dir_.path(), std::string("/dev/zero")}) {
+  for (const std::string& path :
+       {pipe, dir_.path(), std::string("/dev/zero")}) {
     EXPECT_THAT(Commit({"--image", path, "s"}).err,
                 HasSubstr(path + " is neither a file nor a block device"));
   }
@@ -124,13 +125,14 @@ TEST_F(CommitTest, RecordedOneWaitsForAPluginThatCanFlush) {
   ServerOptions unsafe = Options();
   unsafe.plugin = "eval";
   unsafe.parameters[0] = "get_size=stat -c %s " + image_;
-  unsafe.parameters.insert(
-      unsafe.parameters.end(),
-      {"can_write=exit 0", "can_flush=exit 3",
-       absl::StrCat("pread=dd if=", image_, " bs=1M skip=$4 count=$3 status=none "
-                    "iflag=skip_bytes,count_bytes"),
-       absl::StrCat("pwrite=dd of=", image_, " bs=1M seek=$4 status=none "
-                    "oflag=seek_bytes conv=notrunc")});
+  unsafe.parameters.insert(unsafe.parameters.end(),
+                           {"can_write=exit 0", "can_flush=exit 3",
+                            absl::StrCat("pread=dd if=", image_,
+                                         " bs=1M skip=$4 count=$3 status=none "
+                                         "iflag=skip_bytes,count_bytes"),
+                            absl::StrCat("pwrite=dd of=", image_,
+                                         " bs=1M seek=$4 status=none "
+                                         "oflag=seek_bytes conv=notrunc")});
   StartWith(unsafe);
   EXPECT_EQ(Connect("@1").Read(5, 8), "recorded");
   EXPECT_THAT(Commit({"s"}).err, HasSubstr("can't flush"));

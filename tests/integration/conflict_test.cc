@@ -239,7 +239,8 @@ TEST_F(ConflictTest, TheirsStillFailsOnReadConflicts) {
   EXPECT_EQ(Commit({"--on-conflict", "theirs", "bob"}).status, 3);
 }
 
-// What else bob wrote may come from the bytes that he read before he wrote there.
+// What else bob wrote may come from the bytes that he read before he wrote
+// there.
 TEST_F(ConflictTest, TheirsFailsOnABlockThatWasReadAndWritten) {
   {
     NbdClient bob = Connect("bob");

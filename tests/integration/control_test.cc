@@ -384,19 +384,18 @@ TEST_F(ControlTest, GenerationsMayBeNumbers) {
   EXPECT_EQ(Connect("s").Write(0, "x"), 0);
   EXPECT_EQ(CommitJson({"s"})["generation"], 1);
   ControlClient client(socket_);
-  const json answer =
-      client.Ask({{"jsonrpc", "2.0"},
-                  {"id", 1},
-                  {"method", "create"},
-                  {"params", {{"session", "old"}, {"at", 0}}}});
+  const json answer = client.Ask({{"jsonrpc", "2.0"},
+                                  {"id", 1},
+                                  {"method", "create"},
+                                  {"params", {{"session", "old"}, {"at", 0}}}});
   EXPECT_EQ(answer["result"]["generation"], 0) << answer;
 }
 
 TEST_F(ControlTest, OnlyARequestWithoutAnIdIsANotification) {
   ControlClient client(socket_);
   EXPECT_TRUE(client.Send("{\"jsonrpc\":\"2.0\",\"method\":\"ls\"}\n"));
-  json answer = client.Ask(
-      {{"jsonrpc", "2.0"}, {"id", nullptr}, {"method", "dance"}});
+  json answer =
+      client.Ask({{"jsonrpc", "2.0"}, {"id", nullptr}, {"method", "dance"}});
   EXPECT_TRUE(answer["id"].is_null()) << answer;
   EXPECT_EQ(answer["error"]["code"], -32601) << answer;
   answer = client.Ask({{"jsonrpc", "2.0"}, {"id", true}, {"method", "ls"}});

@@ -30,7 +30,8 @@ class ExportTest : public ServerTest {
     std::vector<std::string> names;
     const auto list = nlohmann::json::parse(result.out, nullptr, false);
     if (!list.is_object()) return names;
-    for (const auto& item : list["exports"]) names.push_back(item["export-name"]);
+    for (const auto& item : list["exports"])
+      names.push_back(item["export-name"]);
     return names;
   }
   const std::string first_ = RandomBytes(1, 4 * kMiB);
@@ -138,8 +139,8 @@ TEST_F(ExportTest, ListHasAllThatCanBeOpened) {
   EXPECT_EQ(Tool({"tag", "t"}).status, 0);
   NbdClient writing = Connect("writing"), nameless = Connect();
   EXPECT_EQ(writing.Write(0, "x"), 0);
-  EXPECT_THAT(Listed(), ElementsAre("elsewhere", "made", "made@early", "writing",
-                                    "@t"));
+  EXPECT_THAT(Listed(),
+              ElementsAre("elsewhere", "made", "made@early", "writing", "@t"));
 }
 
 TEST_F(ExportTest, ListHasTagsOfWholeImages) {

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Stores on small disks of real filesystems that get full: by sessions, by others
-// who write to the same disk, by both.
+// Stores on small disks of real filesystems that get full: by sessions, by
+// others who write to the same disk, by both.
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -28,7 +28,9 @@ struct Filesystem {
   std::vector<std::string> make;  // mkfs and its options
   std::string size;
   std::string mount = "rw";
-  friend void PrintTo(const Filesystem& f, std::ostream* out) { *out << f.name; }
+  friend void PrintTo(const Filesystem& f, std::ostream* out) {
+    *out << f.name;
+  }
 };
 
 const Filesystem kExt4Small = {
@@ -216,10 +218,10 @@ TEST_P(RealDiskTest, AStopWhenItIsFullIsAStop) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Disks, RealDiskTest,
-    testing::Values(kExt4Small, kExt4, kXfs, kBtrfs, kBtrfsCompressed),
-    [](const auto& disk) { return disk.param.name; });
+INSTANTIATE_TEST_SUITE_P(Disks, RealDiskTest,
+                         testing::Values(kExt4Small, kExt4, kXfs, kBtrfs,
+                                         kBtrfsCompressed),
+                         [](const auto& disk) { return disk.param.name; });
 
 // As after an error in its journal: every write fails from now on.
 class ShutDownDiskTest : public RealDiskTest {};

@@ -61,8 +61,9 @@ TEST_F(GenerationTest, EachIsReadableAndClean) {
         EXPECT_EQ(client.Trim(0, 2 * kMiB), 0);
         next.replace(0, 2 * kMiB, 2 * kMiB, '\0');
       }
-      EXPECT_EQ(client.Write(at, RandomBytes(10 + static_cast<uint64_t>(i),
-                                             500'000)), 0);
+      EXPECT_EQ(
+          client.Write(at, RandomBytes(10 + static_cast<uint64_t>(i), 500'000)),
+          0);
       next.replace(at, 500'000,
                    RandomBytes(10 + static_cast<uint64_t>(i), 500'000));
     }
@@ -71,7 +72,8 @@ TEST_F(GenerationTest, EachIsReadableAndClean) {
   }
   for (size_t g = 0; g < contents.size(); ++g) {
     EXPECT_TRUE(Connect(absl::StrCat("@", g, ":", kDisk)).ReadAll() ==
-                contents[g]) << g;
+                contents[g])
+        << g;
     const std::string copy = dir_ / absl::StrCat("copy", g);
     RunOk({"nbdcopy", server_->Uri(absl::StrCat("@", g)), copy});
     const ProcessResult check = RunProgram({"e2fsck", "-fn", copy});
@@ -269,8 +271,7 @@ TEST_F(GenerationTest, StaleSessionsAreListedAndRemovableButNeverRead) {
   EXPECT_EQ(server_->Stop(), 0);
   Debugfs("set_super_value volume_name changed");
   EXPECT_THAT(StartRefused(Options()), HasSubstr("adopt"));
-  EXPECT_EQ(Json({"adopt", "--image", image_})["stale_sessions"],
-            json({"s"}));
+  EXPECT_EQ(Json({"adopt", "--image", image_})["stale_sessions"], json({"s"}));
   Start();
   EXPECT_FALSE(Opens("s"));
   EXPECT_FALSE(Opens("@0"));
@@ -290,8 +291,7 @@ TEST_F(GenerationTest, ASessionThatACrashLeftBehindIsStaleTooAfterAdopt) {
   EXPECT_EQ(client.Flush(), 0);
   server_->Kill();
   Debugfs("set_super_value volume_name changed");
-  EXPECT_EQ(Json({"adopt", "--image", image_})["stale_sessions"],
-            json({"s"}));
+  EXPECT_EQ(Json({"adopt", "--image", image_})["stale_sessions"], json({"s"}));
 }
 
 // It has changes of its own although its source has none left.

@@ -105,10 +105,16 @@ class BackgroundTest : public ParametersTest {
     ProcessOptions options;
     options.directory = dir_.path();
     options.environment = {"TMPDIR=" + temporary};
-    std::vector<std::string> line = {
-        "nbdkit", "-U", socket_, "-P", pidfile_, "--filter=exitlast",
-        "--filter=" + FilterPath(), "file", image_,
-        absl::StrCat("ext2file=", kDisk)};
+    std::vector<std::string> line = {"nbdkit",
+                                     "-U",
+                                     socket_,
+                                     "-P",
+                                     pidfile_,
+                                     "--filter=exitlast",
+                                     "--filter=" + FilterPath(),
+                                     "file",
+                                     image_,
+                                     absl::StrCat("ext2file=", kDisk)};
     line.insert(line.end(), parameters.begin(), parameters.end());
     return RunProgram(line, options);
   }
@@ -118,7 +124,8 @@ class BackgroundTest : public ParametersTest {
     EXPECT_EQ(client.Write(0, "x"), 0);
     EXPECT_EQ(client.Flush(), 0);
     const pid_t pid = std::stoi(ReadFileBytes(pidfile_));
-    pollfd ended = {static_cast<int>(syscall(SYS_pidfd_open, pid, 0)), POLLIN, 0};
+    pollfd ended = {static_cast<int>(syscall(SYS_pidfd_open, pid, 0)), POLLIN,
+                    0};
     client.Disconnect();
     EXPECT_EQ(poll(&ended, 1, 60'000), 1);
     close(ended.fd);
@@ -153,8 +160,9 @@ TEST_F(BackgroundTest, TemporaryStoreThatCanNotBeMadeSaysWhy) {
 }
 
 TEST_F(BackgroundTest, ControlSocketThatCanNotBeMadeIsRefused) {
-  ExpectRefused(StartThere({"ext2cow-store=store", "ext2cow-control=no/socket"}),
-                "no/socket: No such file or directory");
+  ExpectRefused(
+      StartThere({"ext2cow-store=store", "ext2cow-control=no/socket"}),
+      "no/socket: No such file or directory");
   ExpectRefused(StartThere({"ext2cow-store=store", "ext2cow-control=fs.img"}),
                 "a file is there already");
   ExpectRefused(StartThere({"ext2cow-store=store", "ext2cow-control=store"}),
@@ -179,8 +187,8 @@ TEST_F(BackgroundTest, WhatOnlyTheImageTellsIsToldBeforeTheParentEnds) {
 
 TEST_F(BackgroundTest, AChildThatEndsWithoutAWordIsNoticed) {
   const ProcessResult result = RunProgram(
-      {"nbdkit", "-U", socket_, "-P", pidfile_, "--filter=" + FilterPath(), "nbd",
-       "shared=yes", absl::StrCat("socket=", dir_ / "nobody"),
+      {"nbdkit", "-U", socket_, "-P", pidfile_, "--filter=" + FilterPath(),
+       "nbd", "shared=yes", absl::StrCat("socket=", dir_ / "nobody"),
        absl::StrCat("ext2file=", kDisk), "ext2cow-store=" + store_});
   ExpectRefused(result, "nbdkit -f shows why");
 }

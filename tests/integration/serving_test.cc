@@ -210,8 +210,8 @@ TEST_F(ServingTest, InTheBackground) {
   ExpectClean();
 }
 
-// nbdkit's handler on another thread outlives what it uses, and a thread sanitizer
-// runs it there only when that thread next wakes.
+// nbdkit's handler on another thread outlives what it uses, and a thread
+// sanitizer runs it there only when that thread next wakes.
 TEST_F(ServingTest, OnlyTheMainThreadTakesTheSignalsThatEndTheServer) {
   Start();
   EXPECT_EQ(Tool({"ls"}).status, 0);
@@ -273,9 +273,9 @@ TEST_F(ServingTest, WriteErrorsOfThePluginAreSurvived) {
 
 TEST_F(ServingTest, ReadErrorsOfThePluginReachOnlyTheirReader) {
   const std::string trigger = dir_ / "fail";
-  ServerOptions options = Options({"error-pread=EIO", "error-pread-rate=100%",
-                                   "error-pread-file=" + trigger,
-                                   "ext2cow-reopen=0"});
+  ServerOptions options =
+      Options({"error-pread=EIO", "error-pread-rate=100%",
+               "error-pread-file=" + trigger, "ext2cow-reopen=0"});
   options.filters_below = {"error"};
   StartWith(options);
   NbdClient client = Connect("s");
@@ -315,7 +315,8 @@ TEST_F(ServingTest, AStartThatFailsLeavesNoTemporaryStore) {
 
 TEST_F(ServingTest, TwoServersDoNotShareAControlSocket) {
   Start();
-  Connect("s");  // it serves: nbdkit writes its pid file before the socket is there
+  Connect(
+      "s");  // it serves: nbdkit writes its pid file before the socket is there
   ServerOptions options = Options();
   for (std::string& parameter : options.parameters) {
     if (parameter.starts_with("ext2cow-store=")) parameter += "-2";

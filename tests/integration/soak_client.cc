@@ -28,8 +28,7 @@ size_t HashOf(const std::string& bytes, uint64_t sector) {
 
 }  // namespace
 
-void SoakStage::Enter(const ServerAddress& address, bool crashed,
-                      bool gentle) {
+void SoakStage::Enter(const ServerAddress& address, bool crashed, bool gentle) {
   absl::MutexLock lock(&mu_);
   act_ = {address, act_.number + 1, gentle};
   crashes_ += crashed ? 1 : 0;
@@ -180,9 +179,9 @@ void SoakClient::Step() {
     return;
   }
   if (connections_.empty() && !Connect()) return;
-  const uint64_t length = std::min<uint64_t>(
-      kSoakPart, Chance(8) ? random_() % (160 << 10) + 1
-                           : random_() % 9000 + 1);
+  const uint64_t length =
+      std::min<uint64_t>(kSoakPart, Chance(8) ? random_() % (160 << 10) + 1
+                                              : random_() % 9000 + 1);
   const uint64_t offset = random_() % (kSoakPart - length + 1);
   const uint64_t first = (offset + kBlock - 1) / kBlock * kBlock;
   const uint64_t last = (offset + length) / kBlock * kBlock;
@@ -288,7 +287,8 @@ void SoakClient::Adopt(const std::string& content) {
   std::vector<uint64_t> wrong;
   for (uint64_t s = 0; s < older_.size(); ++s) {
     const size_t hash = HashOf(content, s);
-    if (hash != HashOf(now_, s) && !older_[s].contains(hash)) wrong.push_back(s);
+    if (hash != HashOf(now_, s) && !older_[s].contains(hash))
+      wrong.push_back(s);
   }
   Note("found the session again");
   if (!wrong.empty()) {
@@ -310,8 +310,8 @@ absl::StatusOr<nlohmann::json> SoakClient::Ask(const std::string& method,
   ControlConnection control(act_.address.control);
   auto answer = control.Ask(method, params);
   if (control.lost()) lost_ = true;
-  if (!answer.ok() && absl::StrContains(answer.status().message(),
-                                        "the server is stopping")) {
+  if (!answer.ok() &&
+      absl::StrContains(answer.status().message(), "the server is stopping")) {
     lost_ = true;
   }
   uint64_t generation = 0;
@@ -354,8 +354,7 @@ void SoakClient::Settle(const ServerAddress& address) {
   const uint64_t last = LastCommit();
   NbdClient latest(address.nbd, "@latest");
   if (!latest.connected()) return;
-  std::vector<NbdRequest> read = {
-      {NbdRequest::Kind::kRead, At(0), kSoakPart}};
+  std::vector<NbdRequest> read = {{NbdRequest::Kind::kRead, At(0), kSoakPart}};
   latest.RunBatch(&read);
   if (read[0].error != 0) return;
   stage_->Count("settled");
@@ -421,9 +420,8 @@ void SoakClient::Rollback() {
   const Snapshot& to = snapshots_.back();
   const bool force = Chance(3);
   if (!force) Disconnect();
-  const auto answer =
-      Ask("rollback",
-          {{"session", session_}, {"name", to.name}, {"force", force}});
+  const auto answer = Ask(
+      "rollback", {{"session", session_}, {"name", to.name}, {"force", force}});
   Disconnect();
   if (lost_) anew_ = true;
   if (lost_) return;
@@ -479,8 +477,8 @@ void SoakClient::LookAtSnapshot() {
   if (snapshots_.empty()) return;
   if (act_.gentle) Disconnect();
   const Snapshot& snapshot = snapshots_[random_() % snapshots_.size()];
-  const std::string content = ReadExport(
-      absl::StrCat(session_, "@", snapshot.name), At(0), kSoakPart);
+  const std::string content =
+      ReadExport(absl::StrCat(session_, "@", snapshot.name), At(0), kSoakPart);
   stage_->Count("look");
   if (!lost_) {
     ExpectBytes(snapshot.content, content, 0,
@@ -518,7 +516,8 @@ void SoakClient::Fight() {
   ASSERT_TRUE(answer.ok()) << answer.status();
   const std::string result = answer->at("result");
   stage_->Count("fight " + result);
-  if (result == "committed") stage_->Won(block, answer->at("generation"), stamp);
+  if (result == "committed")
+    stage_->Won(block, answer->at("generation"), stamp);
   (void)Ask("rm", {{"session", name}});
 }
 

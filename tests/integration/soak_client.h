@@ -21,8 +21,8 @@
 
 namespace ext2cow::test {
 
-// Each client has a part of the file to itself, so that its commits pass; behind
-// them all is a part that they fight for.
+// Each client has a part of the file to itself, so that its commits pass;
+// behind them all is a part that they fight for.
 inline constexpr int kSoakClients = 64;
 inline constexpr uint64_t kSoakPart = 256 << 10;
 inline constexpr uint64_t kFightBlocks = 4;
@@ -33,12 +33,13 @@ class SoakStage {
   struct Act {
     ServerAddress address;
     int number = 0;
-    // It ends by SIGTERM. Nbdkit then waits for its clients without accepting new
-    // ones: who holds a connection must not wait for another.
+    // It ends by SIGTERM. Nbdkit then waits for its clients without accepting
+    // new ones: who holds a connection must not wait for another.
     bool gentle = false;
     bool over = false;
   };
-  // The server listens. `crashed`: the one before was killed. `gentle`: as in Act.
+  // The server listens. `crashed`: the one before was killed. `gentle`: as in
+  // Act.
   void Enter(const ServerAddress& address, bool crashed, bool gentle);
   void End();
   Act act() const;
@@ -91,8 +92,8 @@ class SoakClient {
 
   void Run();
 
-  // The newest generation's content of its part, once Settle was called after the
-  // last crash.
+  // The newest generation's content of its part, once Settle was called after
+  // the last crash.
   const std::string& committed() const { return committed_; }
   // How many commits have changed it.
   uint64_t version() const { return version_; }
@@ -100,8 +101,8 @@ class SoakClient {
   void Settle(const ServerAddress& address);
   // The image went back to where this client had `committed`.
   void Reverted(const std::string& committed);
-  // Its session, snapshots and clones, byte for byte; `whole` answers the file at
-  // a generation.
+  // Its session, snapshots and clones, byte for byte; `whole` answers the file
+  // at a generation.
   void CompareAll(const ServerAddress& address,
                   const std::map<uint64_t, std::string>& generations);
 
@@ -165,11 +166,11 @@ class SoakClient {
   std::string now_;
   // For each sector of 512 bytes: what else a crash may leave there.
   std::vector<std::set<size_t>> older_;
-  uint64_t base_ = 0;      // the version that the session began with
-  int crashes_ = 0;        // of the server, when the session began
-  bool crashed_ = false;   // it counts as having read everything
+  uint64_t base_ = 0;     // the version that the session began with
+  int crashes_ = 0;       // of the server, when the session began
+  bool crashed_ = false;  // it counts as having read everything
   bool written_ = false, kept_ = false;  // kept: no restart may forget it
-  bool anew_ = false;      // nobody knows what became of the session
+  bool anew_ = false;  // nobody knows what became of the session
 
   std::string committed_;
   uint64_t version_ = 0;

@@ -51,9 +51,9 @@ void SoakStory::NoteChange(int client, int act, const std::string& what,
   for (uint64_t s = offset / kSector; s * kSector < offset + length; ++s) {
     const std::string sector = SectorOf(part, s);
     if (IsZero(sector)) continue;
-    origins_.try_emplace(HashOf(sector),
-                         Origin{client, static_cast<uint32_t>(step),
-                                static_cast<uint32_t>(s)});
+    origins_.try_emplace(
+        HashOf(sector),
+        Origin{client, static_cast<uint32_t>(step), static_cast<uint32_t>(s)});
   }
 }
 
@@ -70,9 +70,9 @@ std::string SoakStory::Owner(const std::string& sector) const {
   const auto found = origins_.find(HashOf(sector));
   if (found == origins_.end()) return "bytes that no client wrote";
   const Origin& origin = found->second;
-  std::string text = absl::StrCat("sector ", origin.sector, " of client ",
-                                  origin.client, " since its ",
-                                  StepText(origin.client, origin.step));
+  std::string text =
+      absl::StrCat("sector ", origin.sector, " of client ", origin.client,
+                   " since its ", StepText(origin.client, origin.step));
   const auto& steps = steps_[static_cast<size_t>(origin.client)];
   const auto commit =
       std::find_if(steps.begin() + origin.step, steps.end(),
@@ -112,8 +112,7 @@ std::string SoakStory::LastSteps(int client) const {
 }
 
 std::string SoakStory::Explain(int client, const std::string& expected,
-                               const std::string& seen,
-                               uint64_t offset) const {
+                               const std::string& seen, uint64_t offset) const {
   if (expected.size() != seen.size()) {
     return absl::StrCat("\n  ", seen.size(), " bytes instead of ",
                         expected.size(), "\n");

@@ -22,17 +22,18 @@ class SoakStory {
 
   explicit SoakStory(int clients);
 
-  // A step that changes no bytes: a command and its result. `generation`: what it
-  // committed, or 0.
+  // A step that changes no bytes: a command and its result. `generation`: what
+  // it committed, or 0.
   void Note(int client, int act, const std::string& what,
             uint64_t generation = 0);
   // A step after which the part holds `part`, changed in that range.
   void NoteChange(int client, int act, const std::string& what,
                   const std::string& part, uint64_t offset, uint64_t length);
 
-  // Tells why `seen`, read at `offset`, is not what the client expected: for each
-  // run of wrong sectors what was expected, whose bytes are there and from which
-  // commit, and what was done to that place; then the client's last steps.
+  // Tells why `seen`, read at `offset`, is not what the client expected: for
+  // each run of wrong sectors what was expected, whose bytes are there and from
+  // which commit, and what was done to that place; then the client's last
+  // steps.
   std::string Explain(int client, const std::string& expected,
                       const std::string& seen, uint64_t offset) const;
 

@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Many clients do everything at random, and the server is stopped and killed all
-// the while. Memory is watched while it runs; in the end everything is compared,
-// and then everything is removed: descriptors and disk must be as at the start.
-// EXT2COW_LONG=N makes it N times as long (5: about ten minutes); ctest's timeout
-// is not, so run the program itself then.
+// Many clients do everything at random, and the server is stopped and killed
+// all the while. Memory is watched while it runs; in the end everything is
+// compared, and then everything is removed: descriptors and disk must be as at
+// the start. EXT2COW_LONG=N makes it N times as long (5: about ten minutes);
+// ctest's timeout is not, so run the program itself then.
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -39,8 +39,7 @@ constexpr int kHistory = 8;  // the parameter's default
 constexpr size_t kTags = 3;
 constexpr uint64_t kEmptyBytes = 64 << 10;
 constexpr uint64_t kAllowanceKiB = (kCacheMiB + 64) << 10;
-constexpr uint64_t kFileSize =
-    kSoakClients * kSoakPart + kFightBlocks * 4096;
+constexpr uint64_t kFileSize = kSoakClients * kSoakPart + kFightBlocks * 4096;
 
 int Scale() {
   const char* const text = std::getenv("EXT2COW_LONG");
@@ -271,7 +270,8 @@ class SoakTest : public ServerTest, public testing::WithParamInterface<int> {
     for (const auto& session : sessions.at("sessions")) {
       const uint64_t generation = session.at("generation");
       if (generations.contains(generation)) continue;
-      generations[generation] = Connect(absl::StrCat("@", generation)).ReadAll();
+      generations[generation] =
+          Connect(absl::StrCat("@", generation)).ReadAll();
     }
     for (auto& client : clients_) {
       client->CompareAll(Address(), generations);
@@ -288,8 +288,8 @@ class SoakTest : public ServerTest, public testing::WithParamInterface<int> {
   }
 
   // Nobody is connected. What the server still has is its own, and the files of
-  // the undo layers that it keeps. It learns of a closed control connection when
-  // it reads there: so this looks until it is so.
+  // the undo layers that it keeps. It learns of a closed control connection
+  // when it reads there: so this looks until it is so.
   void ExpectDescriptors(const Descriptors& first, int data) {
     const absl::Time patience = absl::Now() + absl::Minutes(2);
     Descriptors now = DescriptorsOf(server_->pid(), store_);

@@ -141,12 +141,24 @@ TEST_F(ToolTest, EveryMemberOfTheJsonIsInTheManual) {
       absl::StrCat(EXT2COW_SOURCE_DIR, "/tools/ext2cow-commit.pod"));
   EXPECT_EQ(CommitJson({"other"})["result"], "committed");
   for (const std::vector<std::string>& line :
-       std::vector<std::vector<std::string>>{
-           {"snapshot", "s", "a"}, {"ls"}, {"info", "s"}, {"create", "new"},
-           {"clone", "s", "twin"}, {"rollback", "s", "a"}, {"diff", "s"},
-           {"map", "s"}, {"rebase", "far"}, {"rebase", "s"}, {"tag", "t"},
-           {"log"}, {"revert", "0"}, {"untag", "t"}, {"rm", "twin"}, {"gc"},
-           {"adopt"}, {"check"}}) {
+       std::vector<std::vector<std::string>>{{"snapshot", "s", "a"},
+                                             {"ls"},
+                                             {"info", "s"},
+                                             {"create", "new"},
+                                             {"clone", "s", "twin"},
+                                             {"rollback", "s", "a"},
+                                             {"diff", "s"},
+                                             {"map", "s"},
+                                             {"rebase", "far"},
+                                             {"rebase", "s"},
+                                             {"tag", "t"},
+                                             {"log"},
+                                             {"revert", "0"},
+                                             {"untag", "t"},
+                                             {"rm", "twin"},
+                                             {"gc"},
+                                             {"adopt"},
+                                             {"check"}}) {
     std::vector<std::string> words = line;
     words.push_back("--json");
     const ProcessResult result = Tool(words);

@@ -165,7 +165,8 @@ TEST(BlockSetTest, DecodeAcceptsOnlyWhatEncodeMakes) {
   std::mt19937 random(7);
   for (int i = 0; i < 500; ++i) {
     std::string bytes(random() % 24, '\0');
-    for (char& byte : bytes) byte = static_cast<char>(random() >> (random() % 9));
+    for (char& byte : bytes)
+      byte = static_cast<char>(random() >> (random() % 9));
     const absl::StatusOr<BlockSet> decoded = BlockSet::Decode(bytes);
     if (decoded.ok()) {
       EXPECT_EQ(decoded->Encode(), bytes);

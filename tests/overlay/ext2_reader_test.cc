@@ -138,10 +138,9 @@ TEST_F(Ext2ReaderTest, MultipleMountProtectionCanBeWritten) {
 }
 
 TEST(Ext2ReaderImageTest, WhatIsNoFilesystemIsSaidToBeNone) {
-  EXPECT_EQ(Ext2Reader::Open(MemoryDevice(std::string(1 << 20, 'x')))
-                .status()
-                .code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      Ext2Reader::Open(MemoryDevice(std::string(1 << 20, 'x'))).status().code(),
+      absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Ext2Reader::Open(MemoryDevice("short")).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
@@ -188,10 +187,9 @@ TEST(Ext2ReaderImageTest, TheFilesystemsOwnBlocksAreNoFiles) {
         std::stoul(told.substr(told.find(what) + std::strlen(what))));
     image.Debugfs({"sif /f block[0] " + block});
     auto reader = *Ext2Reader::Open(image);
-    EXPECT_THAT(std::string(reader->ReadFile(*reader->Resolve("f"))
-                                .status()
-                                .message()),
-                HasSubstr("own blocks"))
+    EXPECT_THAT(
+        std::string(reader->ReadFile(*reader->Resolve("f")).status().message()),
+        HasSubstr("own blocks"))
         << what;
   }
 }

@@ -30,8 +30,9 @@ TEST(FileMapTest, NeighboursThatContinueEachOtherAreOneRun) {
 }
 
 TEST(FileMapTest, FindTellsWhatIsThereAndForHowLong) {
-  const FileMap map(12, 1 << 20,
-                    {{4096, 40960, 8192, kWritten}, {16384, 0, 4096, kUnwritten}});
+  const FileMap map(
+      12, 1 << 20,
+      {{4096, 40960, 8192, kWritten}, {16384, 0, 4096, kUnwritten}});
   FileMap::Segment at = map.Find(0, 100'000);
   EXPECT_EQ(at.kind, Kind::kHole);
   EXPECT_EQ(at.length, 4096u);
@@ -48,8 +49,8 @@ TEST(FileMapTest, FindTellsWhatIsThereAndForHowLong) {
 
 TEST(FileMapTest, HolesUnwrittenBlocksAndThePartPastTheEndReadAsZero) {
   const MemoryDevice image(std::string(65536, 'x'));
-  const FileMap map(12, 10'000,
-                    {{0, 8192, 4096, kUnwritten}, {8192, 16384, 4096, kWritten}});
+  const FileMap map(
+      12, 10'000, {{0, 8192, 4096, kUnwritten}, {8192, 16384, 4096, kWritten}});
   std::string read(12288, '?');
   ASSERT_TRUE(map.Read(image, 0, read.data(), read.size()).ok());
   EXPECT_EQ(read, std::string(8192, '\0') + std::string(1808, 'x') +
@@ -103,8 +104,7 @@ TEST(FileMapTest, ChangesMakeTheMapThatAWalkWouldFind) {
       changes.push_back(
           {at * 1024, count * 1024, mapped, physical * 1024, kind});
       for (uint64_t i = 0; i < count; ++i) {
-        model[at + i] =
-            mapped ? (physical + i) * 2 + (kind == kUnwritten) : 0;
+        model[at + i] = mapped ? (physical + i) * 2 + (kind == kUnwritten) : 0;
       }
       at += count;
     }

@@ -29,8 +29,9 @@ std::string ToHex(const std::string& bytes) {
 }
 
 const std::string& ChunkValue() {
-  static const auto* const value = new std::string(FromHex(
-      "4b 01 0100000000000000 0600000000000000 44332211 88776655 1bf4e60d861a4239"));
+  static const auto* const value =
+      new std::string(FromHex("4b 01 0100000000000000 0600000000000000 "
+                              "44332211 88776655 1bf4e60d861a4239"));
   return *value;
 }
 
@@ -47,8 +48,7 @@ TEST(FormatTest, TheChunkExampleReads) {
   ASSERT_TRUE(record.ok()) << record.status();
   EXPECT_EQ(record->row_mask, 1u);
   EXPECT_EQ(record->data_mask, 6u);
-  EXPECT_EQ(record->checksums,
-            (std::vector<uint32_t>{0x11223344, 0x55667788}));
+  EXPECT_EQ(record->checksums, (std::vector<uint32_t>{0x11223344, 0x55667788}));
   EXPECT_EQ(ToHex(record->Encode()), ToHex(ChunkValue()));
 }
 

@@ -23,8 +23,7 @@ absl::Status NothingBelow(uint64_t, void*, size_t) {
 
 class ImageTest : public testing::Test {
  protected:
-  ImageTest()
-      : device_(std::string(kBlocks * kBlockSize, '0')) {
+  ImageTest() : device_(std::string(kBlocks * kBlockSize, '0')) {
     auto lock = StoreLock::Acquire(directory_ / "store", true);
     EXPECT_TRUE(lock.ok()) << lock.status();
     auto store = Store::Open(*std::move(lock), {});
@@ -44,9 +43,10 @@ class ImageTest : public testing::Test {
     BlockSet set;
     uint64_t position = 0;
     for (uint64_t block : blocks) {
-      ASSERT_TRUE(image_->Read(generation - 1, block * kBlockSize, old.data(),
-                            kBlockSize)
-                      .ok());
+      ASSERT_TRUE(
+          image_
+              ->Read(generation - 1, block * kBlockSize, old.data(), kBlockSize)
+              .ok());
       ASSERT_TRUE((*undo)
                       ->Write(kPhysicalSpace, position++ * kBlockSize,
                               old.data(), kBlockSize, NothingBelow)
@@ -66,7 +66,7 @@ class ImageTest : public testing::Test {
   std::string Picture(Generation generation, uint64_t first, uint64_t count) {
     std::string bytes(count * kBlockSize, '\0'), picture;
     absl::Status status = image_->Read(generation, first * kBlockSize,
-                                      bytes.data(), bytes.size());
+                                       bytes.data(), bytes.size());
     EXPECT_TRUE(status.ok()) << status;
     for (uint64_t i = 0; i < count; ++i) picture += bytes[i * kBlockSize];
     return picture;
@@ -99,7 +99,8 @@ TEST_F(ImageTest, UndoBlocksAreFoundWhereverTheyLie) {
   EXPECT_EQ(Picture(3, 60, 8), "00acbb00");
   EXPECT_EQ(Picture(2, 128, 6), "00abb0");
   EXPECT_EQ(Picture(2, 0, 5), "b00a0");
-  std::string part(8, '\0');  // across the middle of two blocks of an undo layer
+  std::string part(8,
+                   '\0');  // across the middle of two blocks of an undo layer
   ASSERT_TRUE(
       image_->Read(1, 64 * kBlockSize - 4, part.data(), part.size()).ok());
   EXPECT_EQ(part, "aaaaaaaa");
@@ -157,7 +158,8 @@ TEST_F(ImageTest, EachGenerationShowsTheNewestRedoThatItHas) {
   const char values[] = {'a', 'b', 'c'};
   for (Generation g = 1; g <= 3; ++g) {
     Commit(g, {}, '-');
-    image_->AddRedo(g, std::make_shared<OneBlockRedo>(4 + g % 2, values[g - 1]));
+    image_->AddRedo(g,
+                    std::make_shared<OneBlockRedo>(4 + g % 2, values[g - 1]));
   }
   for (const uint64_t count : {1, 3}) {  // covered, and not
     EXPECT_EQ(Picture(0, 5, count), std::string("000", count));
@@ -230,8 +232,8 @@ class ImageRacesTest : public ImageTest {
     ASSERT_TRUE(
         device_.Write(block * kBlockSize, bytes.data(), kBlockSize).ok());
   }
-  // What reads that begin now see while `event` happens in them, and how often they
-  // read the device.
+  // What reads that begin now see while `event` happens in them, and how often
+  // they read the device.
   std::string During(EventfulDevice::Event event, Generation generation,
                      uint64_t first, uint64_t count, uint64_t* reads) {
     const uint64_t before = slow_.reads();
@@ -265,8 +267,11 @@ TEST_F(ImageRacesTest, CommitsOfOtherBlocksMakeNobodyReadAgain) {
     SCOPED_TRACE(reader);
     while (next <= reader) CommitElsewhere(next++, {200}, 'x');
     uint64_t reads = 0;
-    EXPECT_EQ(During([&] { CommitElsewhere(next++, {100, 101}, 'a'); }, reader,
-                     3, 4, &reads),
+    EXPECT_EQ(During(
+                  [&] {
+                    CommitElsewhere(next++, {100, 101}, 'a');
+                  },
+                  reader, 3, 4, &reads),
               "0000");
     EXPECT_EQ(reads, 1);
   }
@@ -290,14 +295,17 @@ TEST_F(ImageRacesTest, RedoThatComesAndGoesMakesNobodyReadAgain) {
   EXPECT_EQ(reads, 2) << "once under the redo, once without";
 }
 
-// Only the block that a commit overwrote is read again, and not from the device.
+// Only the block that a commit overwrote is read again, and not from the
+// device.
 TEST_F(ImageRacesTest, OverwrittenBlocksAreReadFromTheUndoLayer) {
   uint64_t reads = 0;
-  EXPECT_EQ(During([&] { CommitElsewhere(1, {4}, 'a'); }, 0, 3, 2, &reads), "00")
+  EXPECT_EQ(During([&] { CommitElsewhere(1, {4}, 'a'); }, 0, 3, 2, &reads),
+            "00")
       << "nothing to look up at first";
   EXPECT_EQ(reads, 1);
   CommitElsewhere(2, {5}, 'b');
-  EXPECT_EQ(During([&] { CommitElsewhere(3, {4}, 'c'); }, 1, 3, 3, &reads), "0a0")
+  EXPECT_EQ(During([&] { CommitElsewhere(3, {4}, 'c'); }, 1, 3, 3, &reads),
+            "0a0")
       << "block 5 is in an undo layer already";
   EXPECT_EQ(reads, 1);
   EXPECT_EQ(Picture(0, 3, 3), "000");
@@ -334,22 +342,22 @@ TEST_F(ImageRacesTest, ClearedRedoIsNotNeeded) {
     image_->AddRedo(first, redo);
     int events = 0;
     uint64_t reads = 0;
-    EXPECT_EQ(During(
-                  [&] {
-                    if (++events == 1) {
-                      const std::string bytes(kBlockSize, 'r');
-                      ASSERT_TRUE(device_
-                                      .Write(block * kBlockSize, bytes.data(),
-                                             kBlockSize)
-                                      .ok());
-                      image_->ClearRedo();
-                      redo->gone = true;
-                    } else if (overwritten) {
-                      CommitElsewhere(first + 1, {block}, 'n');
-                    }
-                  },
-                  first, block - 1, 3, &reads),
-              "0r0");
+    EXPECT_EQ(
+        During(
+            [&] {
+              if (++events == 1) {
+                const std::string bytes(kBlockSize, 'r');
+                ASSERT_TRUE(
+                    device_.Write(block * kBlockSize, bytes.data(), kBlockSize)
+                        .ok());
+                image_->ClearRedo();
+                redo->gone = true;
+              } else if (overwritten) {
+                CommitElsewhere(first + 1, {block}, 'n');
+              }
+            },
+            first, block - 1, 3, &reads),
+        "0r0");
     EXPECT_EQ(reads, 2);
     if (!overwritten) CommitElsewhere(first + 1, {101}, 'x');
   }

@@ -72,7 +72,8 @@ using Rules = StrictDevice::Rules;
 TEST(RequestDeviceTest, KeepsToTheRulesAndTheModel) {
   std::mt19937_64 random(1);
   for (const Rules& rules :
-       {Rules{.minimum = 1, .maximum = 1000}, Rules{.minimum = 512, .maximum = 512},
+       {Rules{.minimum = 1, .maximum = 1000},
+        Rules{.minimum = 512, .maximum = 512},
         Rules{.can_zero = true, .minimum = 4096, .maximum = 8192},
         Rules{.can_zero = true, .minimum = 65536, .maximum = 65536}}) {
     std::string model = RandomBytes(2, kSize);

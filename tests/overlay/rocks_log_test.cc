@@ -26,8 +26,8 @@ TEST_F(StackTest, RocksDbHasNoLogOfItsOwn) {
   OpenStack({NewLayer()});
   ASSERT_TRUE(Write(kPhysicalSpace, 0, "x").ok());
   ASSERT_TRUE(stack_->Flush().ok());
-  for (const auto& file : std::filesystem::directory_iterator(
-           store_->directory() + "/db")) {
+  for (const auto& file :
+       std::filesystem::directory_iterator(store_->directory() + "/db")) {
     EXPECT_NE(file.path().filename().string().substr(0, 3), "LOG")
         << file.path();
   }

@@ -111,8 +111,8 @@ class FullStackTest : public StackTest {
 TEST_F(FullStackTest, OverwritesDataInPlaceInsteadOfMakingRows) {
   const LayerId layer = NewLayer();
   const auto has_row = [&] {
-    const auto row = store_->Get(
-        MakeLayerKey(KeyType::kRow, {layer, kPhysicalSpace, 3}));
+    const auto row =
+        store_->Get(MakeLayerKey(KeyType::kRow, {layer, kPhysicalSpace, 3}));
     EXPECT_TRUE(row.ok());
     return row.ok() && row->has_value();
   };

@@ -116,7 +116,8 @@ class ModelTest : public StackTest, public testing::WithParamInterface<int> {
   void Compare(SpaceId space, ByteRange range) {
     const auto bytes = Read(space, range.offset, range.length);
     ASSERT_TRUE(bytes.ok()) << bytes.status();
-    if (*bytes == model_[space].bytes.substr(range.offset, range.length)) return;
+    if (*bytes == model_[space].bytes.substr(range.offset, range.length))
+      return;
     for (size_t i = 0; i < range.length; ++i) {
       const char wanted = model_[space].bytes[range.offset + i];
       ASSERT_EQ((*bytes)[i], wanted)
@@ -138,12 +139,13 @@ class ModelTest : public StackTest, public testing::WithParamInterface<int> {
         if (state == BlockState::kHole) wanted.discarded.Add(i);
         if (state == BlockState::kZero) wanted.zeroed.Add(i);
       }
-      stack_->Describe(space, 0, kBytes, [&](ByteRange range, BlockState state) {
-        EXPECT_EQ(range.offset, described.size() * kBlockSize);
-        described.append(range.length / kBlockSize,
-                         "bdhz"[static_cast<int>(state)]);
-        return true;
-      });
+      stack_->Describe(space, 0, kBytes,
+                       [&](ByteRange range, BlockState state) {
+                         EXPECT_EQ(range.offset, described.size() * kBlockSize);
+                         described.append(range.length / kBlockSize,
+                                          "bdhz"[static_cast<int>(state)]);
+                         return true;
+                       });
       ASSERT_EQ(described, states) << "space " << space;
       const auto it = changes.find(space);
       const SpaceChanges found =
@@ -184,7 +186,8 @@ class ModelTest : public StackTest, public testing::WithParamInterface<int> {
     for (const LayerId layer : gone) {
       ASSERT_TRUE(RemoveLayerFiles(store_.get(), {layer}).ok());
     }
-    layers_.erase(layers_.begin(), layers_.begin() + static_cast<long>(gone.size()));
+    layers_.erase(layers_.begin(),
+                  layers_.begin() + static_cast<long>(gone.size()));
     dropped_ += gone.size();
     for (const SpaceId space : kSpaces) {
       for (uint64_t i = 0; i < kBlocks; ++i) {

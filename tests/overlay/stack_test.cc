@@ -146,11 +146,9 @@ TEST_F(StackTest, VerifyLayerTellsEveryDamagedBlock) {
     return --asked > 0 ? absl::OkStatus() : absl::CancelledError("enough");
   };
   blocks.clear();
-  EXPECT_TRUE(absl::IsCancelled(
-      VerifyLayer(store_.get(), layer, /*unclean=*/false, stop,
-                  [&](SpaceId, uint64_t block, std::string) {
-                    blocks.push_back(block);
-                  })));
+  EXPECT_TRUE(absl::IsCancelled(VerifyLayer(
+      store_.get(), layer, /*unclean=*/false, stop,
+      [&](SpaceId, uint64_t block, std::string) { blocks.push_back(block); })));
   EXPECT_EQ(blocks, std::vector<uint64_t>{1});
 }
 
@@ -323,8 +321,7 @@ TEST_F(StackTest, AFlushOfAFewBlocksSyncsNoDataFile) {
 
 TEST_F(StackTest, AReadOnlyStackRefusesWrites) {
   OpenStack({NewLayer()}, {.read_only = true});
-  EXPECT_EQ(Write(kFile, 0, "x").code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(Write(kFile, 0, "x").code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(stack_->Flush().ok());
 }
 

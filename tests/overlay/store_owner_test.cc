@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The ext2cow authors
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Stores that root gives to the user whom the server becomes, who may be doing his
-// worst meanwhile. Runs as root.
+// Stores that root gives to the user whom the server becomes, who may be doing
+// his worst meanwhile. Runs as root.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>

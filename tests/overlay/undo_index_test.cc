@@ -47,19 +47,19 @@ class UndoIndexTest : public testing::Test {
   std::string Find(Generation generation, uint64_t block) const {
     for (const Commit& commit : commits_) {
       if (commit.generation <= generation) continue;
-      const auto at = std::lower_bound(commit.blocks.begin(),
-                                       commit.blocks.end(), block);
+      const auto at =
+          std::lower_bound(commit.blocks.begin(), commit.blocks.end(), block);
       if (at != commit.blocks.end() && *at == block) {
         return absl::StrCat(commit.layer, ":", at - commit.blocks.begin());
       }
     }
     return "";
   }
-  void Compare(UndoIndex* index, Generation generation, BlockRange range) const {
+  void Compare(UndoIndex* index, Generation generation,
+               BlockRange range) const {
     uint64_t block = range.first;
-    for (const auto& piece :
-         index->Locate(generation, range.first * kBlockSize,
-                       range.count * kBlockSize)) {
+    for (const auto& piece : index->Locate(generation, range.first * kBlockSize,
+                                           range.count * kBlockSize)) {
       ASSERT_EQ(piece.offset, block * kBlockSize);
       for (uint64_t i = 0; i < piece.length / kBlockSize; ++i, ++block) {
         const std::string found =
@@ -99,8 +99,8 @@ TEST_F(UndoIndexTest, FindsTheOldestCommitAfterAGeneration) {
       }
       const Generation generation = oldest + random() % (newest_ - oldest + 1);
       const uint64_t first = random() % (kBlocks - 1);
-      const uint64_t count = 1 + random() % std::min<uint64_t>(
-                                         kBlocks - first, 20'000);
+      const uint64_t count =
+          1 + random() % std::min<uint64_t>(kBlocks - first, 20'000);
       Compare(&index, generation, {first, count});
       if (HasFatalFailure()) return;
     }
@@ -134,7 +134,8 @@ TEST_F(UndoIndexTest, TakesNoMoreThanItsLimit) {
   for (uint64_t block = 0; block < kBlocks; block += 10'000) {
     const uint64_t before = index.memory();
     Compare(&index, 0, {block, 10});
-    region = std::max(region, index.memory() - std::min(before, index.memory()));
+    region =
+        std::max(region, index.memory() - std::min(before, index.memory()));
     most = std::max(most, index.memory());
   }
   EXPECT_GT(most, 0);

@@ -26,7 +26,8 @@ using test::SimDisk;
 
 // Of RocksDB's log format.
 constexpr size_t kLogBlock = 32 << 10;
-// Of a record that puts 128 to 16,383 bytes: its header, the batch's, the put's.
+// Of a record that puts 128 to 16,383 bytes: its header, the batch's, the
+// put's.
 constexpr size_t kRecordOverhead = 7 + 12 + 4;
 
 // A store on a disk in memory, which keys M0000, M0001... are written to.
@@ -164,10 +165,11 @@ TEST_F(WalTest, APowerCutLeavesTheFirstBatches) {
       Open(replay.Cut(cut, &random));
       size_t left = 0;
       while (Has(left)) ++left;
-      EXPECT_GE(left, std::prev(durable.upper_bound(replay.position()))->second);
+      EXPECT_GE(left,
+                std::prev(durable.upper_bound(replay.position()))->second);
       for (size_t i = left; i < written_; ++i) {
-        ASSERT_FALSE(Has(i)) << i << " without " << left << " at "
-                             << replay.position();
+        ASSERT_FALSE(Has(i))
+            << i << " without " << left << " at " << replay.position();
       }
     }
   }

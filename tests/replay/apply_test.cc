@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include <gtest/gtest.h>
 
-#include "replay/commit/commit_record.h"
 #include "overlay/image/reopening_device.h"
+#include "replay/commit/commit_record.h"
 #include "tests/support/memory_device.h"
 #include "tests/support/volatile_image.h"
 
@@ -27,7 +27,9 @@ CommitRecords ZeroesCommit(uint64_t runs) {
   return {record};
 }
 
-std::string Ones(uint64_t runs) { return std::string(2 * (runs + 1) * kMiB, '1'); }
+std::string Ones(uint64_t runs) {
+  return std::string(2 * (runs + 1) * kMiB, '1');
+}
 
 TEST(ApplyTest, ASmallCommitFlushesThreeTimes) {
   MemoryDevice device(Ones(2));
@@ -66,8 +68,8 @@ TEST(ApplyTest, MetadataOfSeveralCommitsIsWrittenOnce) {
   EXPECT_EQ(content[kMiB + uint64_t{'a'} * 4096], 'a');
 }
 
-// While much is written the device is flushed on the way, and after the last byte
-// of it as ever.
+// While much is written the device is flushed on the way, and after the last
+// byte of it as ever.
 TEST(ApplyTest, ALargeCommitIsFlushedBeforeItsSuperblock) {
   constexpr uint64_t kRuns = 40;
   MemoryDevice device(Ones(kRuns));
@@ -95,9 +97,9 @@ TEST(ApplyTest, AFlushOnTheWayThatFailsIsTold) {
   EXPECT_EQ(device.content()[kSuperblockOffset], '2');
 }
 
-// Before its call number `nth` what is below dies, and comes back without what was
-// not flushed; somebody else's read meets that, or this call itself does. With
-// `deaf` nobody is told that it was opened again.
+// Before its call number `nth` what is below dies, and comes back without what
+// was not flushed; somebody else's read meets that, or this call itself does.
+// With `deaf` nobody is told that it was opened again.
 class DyingDevice : public Device {
  public:
   DyingDevice(VolatileImage* image, ReopeningDevice* device, int nth, bool read,

@@ -23,8 +23,7 @@ void PlanBench::Adopt(const std::string& name) {
   auto file = (*reader)->ReadFile(*inode);
   ASSERT_TRUE(file.ok()) << file.status();
   std::string content(file->map->size(), '\0');
-  ASSERT_TRUE(
-      file->map->Read(image_, 0, content.data(), content.size()).ok());
+  ASSERT_TRUE(file->map->Read(image_, 0, content.data(), content.size()).ok());
   files_[name] = {content, content, {}, *inode};
 }
 
@@ -110,8 +109,8 @@ void PlanBench::CheckPlan(const Plan& plan) {
   }
   for (const auto& [block, bytes] : plan.metadata) {
     EXPECT_EQ(bytes.size(), plan.fs_block_size);
-    EXPECT_FALSE(data.Intersects({block * plan.fs_block_size / 1024,
-                                  plan.fs_block_size / 1024}));
+    EXPECT_FALSE(data.Intersects(
+        {block * plan.fs_block_size / 1024, plan.fs_block_size / 1024}));
   }
   EXPECT_EQ(plan.superblock_before, *ReadSuperblock(image_));
 }
@@ -169,9 +168,8 @@ void PlanBench::ExpectModel() {
     ASSERT_NE(map, nullptr);
     std::string content(map->size(), '\0');
     ASSERT_TRUE(map->Read(image_, 0, content.data(), content.size()).ok());
-    const auto differs =
-        std::mismatch(content.begin(), content.end(), file.base.begin(),
-                      file.base.end());
+    const auto differs = std::mismatch(content.begin(), content.end(),
+                                       file.base.begin(), file.base.end());
     EXPECT_TRUE(content == file.base)
         << name << " differs from byte " << differs.first - content.begin();
   }

@@ -43,7 +43,8 @@ class PlanBench {
   std::shared_ptr<const FileMap> Map(const std::string& name);
 
   absl::StatusOr<Plan> MakePlan();
-  // Carries `plan` out; the changes are done and the model is what the image has.
+  // Carries `plan` out; the changes are done and the model is what the image
+  // has.
   void Apply(const Plan& plan);
   // MakePlan and Apply; a failure is a test failure.
   Plan Commit();

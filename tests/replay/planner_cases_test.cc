@@ -17,8 +17,8 @@ namespace {
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-const std::vector<std::string> kExt4 = {"-t", "ext4", "-b", "4096", "-O",
-                                        "^has_journal"};
+const std::vector<std::string> kExt4 = {"-t",   "ext4", "-b",
+                                        "4096", "-O",   "^has_journal"};
 
 // A file of `size` bytes without a block.
 void AddHole(PlanBench& bench, const std::string& name, uint64_t size) {
@@ -294,14 +294,14 @@ TEST(PlannerTest, AFragmentedFilesystemIsFilled) {
 TEST(PlannerTest, GroupsThatThePlanItselfFilledDoNotEndItsSearch) {
   // Groups of 256 KiB; but for the first three they hold nothing but data.
   PlanBench bench({"-t", "ext4", "-b", "1024", "-g", "256", "-N", "128", "-O",
-                   "^has_journal,^resize_inode,sparse_super2", "-G", "512", "-E",
-                   "packed_meta_blocks=1"},
+                   "^has_journal,^resize_inode,sparse_super2", "-G", "512",
+                   "-E", "packed_meta_blocks=1"},
                   "48M");
   AddHole(bench, "first", 40 * 64 * kBlockSize);
   AddHole(bench, "wall", 8 * 64 * kBlockSize);
   AddHole(bench, "f", 80 * 64 * kBlockSize);
-  for (const auto& [name, blocks] : {std::pair{"first", 40 * 64},
-                                     std::pair{"wall", 8 * 64}}) {
+  for (const auto& [name, blocks] :
+       {std::pair{"first", 40 * 64}, std::pair{"wall", 8 * 64}}) {
     bench.Write(name, {0, static_cast<uint64_t>(blocks)}, 1);
     bench.Commit();
   }
@@ -419,7 +419,8 @@ TEST(PlannerTest, ABlockBitmapThatCallsTheInodeTableFreeIsDamage) {
     bench.AddFile("f", std::string(8 * kBlockSize, '\0'));
     const std::string told = bench.image().Debugfs({"stats"});
     const std::string what = "inode table at ";
-    const uint64_t table = std::stoul(told.substr(told.find(what) + what.size()));
+    const uint64_t table =
+        std::stoul(told.substr(told.find(what) + what.size()));
     bench.image().Debugfs({"freeb " + std::to_string(table + 3)});
     bench.Write("f", {0, 8}, 2);
     EXPECT_EQ(bench.MakePlan().status().code(), absl::StatusCode::kDataLoss)

@@ -22,7 +22,9 @@ struct Variant {
   bool fallocate = true;  // has extents, so unwritten blocks
 };
 
-void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
+void PrintTo(const Variant& variant, std::ostream* out) {
+  *out << variant.name;
+}
 
 const Variant kVariants[] = {
     {"ext2_1k", {"-t", "ext2", "-b", "1024"}, "24M", false},
@@ -35,19 +37,23 @@ const Variant kVariants[] = {
     {"ext4_16k", {"-t", "ext4", "-b", "16384"}, "64M"},
     {"ext4_64k", {"-t", "ext4", "-b", "65536", "-O", "^has_journal"}, "128M"},
     {"ext4_no_csum", {"-t", "ext4", "-O", "^metadata_csum,^64bit"}},
-    {"ext4_uninit_bg", {"-t", "ext4", "-b", "1024", "-O",
-                        "^metadata_csum,uninit_bg"}},
-    {"ext4_no_flex", {"-t", "ext4", "-b", "1024", "-O",
-                      "^flex_bg,^resize_inode,^has_journal"}},
-    {"ext4_meta_bg", {"-t", "ext4", "-b", "1024", "-O",
-                      "meta_bg,^resize_inode"}},
-    {"ext4_block_mapped", {"-t", "ext4", "-b", "1024", "-O", "^extent,^64bit"},
-     "24M", false},
+    {"ext4_uninit_bg",
+     {"-t", "ext4", "-b", "1024", "-O", "^metadata_csum,uninit_bg"}},
+    {"ext4_no_flex",
+     {"-t", "ext4", "-b", "1024", "-O", "^flex_bg,^resize_inode,^has_journal"}},
+    {"ext4_meta_bg",
+     {"-t", "ext4", "-b", "1024", "-O", "meta_bg,^resize_inode"}},
+    {"ext4_block_mapped",
+     {"-t", "ext4", "-b", "1024", "-O", "^extent,^64bit"},
+     "24M",
+     false},
     {"ext4_inode_128", {"-t", "ext4", "-I", "128"}},
-    {"bigalloc_4k_16k", {"-t", "ext4", "-b", "4096", "-O", "bigalloc", "-C",
-                         "16384"}, "64M"},
-    {"bigalloc_1k_8k", {"-t", "ext4", "-b", "1024", "-O", "bigalloc", "-C",
-                        "8192"}, "64M"},
+    {"bigalloc_4k_16k",
+     {"-t", "ext4", "-b", "4096", "-O", "bigalloc", "-C", "16384"},
+     "64M"},
+    {"bigalloc_1k_8k",
+     {"-t", "ext4", "-b", "1024", "-O", "bigalloc", "-C", "8192"},
+     "64M"},
     {"inline_data", {"-t", "ext4", "-O", "inline_data", "-I", "256"}},
 };
 
@@ -127,11 +133,10 @@ TEST_P(PlannerVariants, RandomChangesLeaveAFilesystemThatHasThem) {
   bench_.ExpectModelFromOutside();
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Filesystems, PlannerVariants, testing::ValuesIn(kVariants),
-    [](const testing::TestParamInfo<Variant>& param) -> std::string {
-      return param.param.name;
-    });
+INSTANTIATE_TEST_SUITE_P(Filesystems, PlannerVariants,
+                         testing::ValuesIn(kVariants),
+                         [](const testing::TestParamInfo<Variant>& param)
+                             -> std::string { return param.param.name; });
 
 }  // namespace
 }  // namespace ext2cow::test

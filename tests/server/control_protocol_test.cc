@@ -39,16 +39,17 @@ TEST(ControlProtocolTest, AnswersWithMembersOfOtherTypesDoNoHarm) {
 TEST(ControlProtocolTest, DeepNestingIsRefusedOnBothSides) {
   EXPECT_EQ(ParseRequest(RequestWith(Nested(100'000))).status().code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(ParseAnswer(R"({"result":)" + Nested(100'000) + "}").status().code(),
-            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(
+      ParseAnswer(R"({"result":)" + Nested(100'000) + "}").status().code(),
+      absl::StatusCode::kDataLoss);
 }
 
 TEST(ControlProtocolTest, ManyBracketsAreNotDeep) {
   std::string list = "[0";
   for (int i = 0; i < 100; ++i) list += ",[]";
   EXPECT_TRUE(ParseRequest(RequestWith(list + "]")).ok());
-  EXPECT_TRUE(ParseRequest(RequestWith("\"\\\"" + std::string(100, '[') + "\""))
-                  .ok());
+  EXPECT_TRUE(
+      ParseRequest(RequestWith("\"\\\"" + std::string(100, '[') + "\"")).ok());
 }
 
 TEST(ControlProtocolTest, AnIdIsAStringOrANumber) {

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "server/control_protocol.h"
 #include "nlohmann/json.hpp"
+#include "server/control_protocol.h"
 
 namespace ext2cow::test {
 

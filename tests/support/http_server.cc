@@ -72,10 +72,9 @@ void HttpServer::Serve(int fd) {
 bool HttpServer::Answer(int fd, const std::string& request) {
   size_t first = 0, last = content_.size() - 1;
   const size_t range = request.find("Range: bytes=");
-  const bool part =
-      range != std::string::npos &&
-      std::sscanf(request.c_str() + range, "Range: bytes=%zu-%zu", &first,
-                  &last) == 2;
+  const bool part = range != std::string::npos &&
+                    std::sscanf(request.c_str() + range, "Range: bytes=%zu-%zu",
+                                &first, &last) == 2;
   if (first > last || last >= content_.size()) return false;
   std::string answer = absl::StrCat(
       part ? "HTTP/1.1 206 Partial Content\r\n" : "HTTP/1.1 200 OK\r\n",

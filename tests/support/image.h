@@ -18,8 +18,8 @@ namespace ext2cow::test {
 // e2fsprogs; as a Device it reads and writes the file itself.
 class ImageFile : public Device {
  public:
-  // `size` as mke2fs takes it ("64M"). `mke2fs`: options. A program that fails is
-  // a test failure.
+  // `size` as mke2fs takes it ("64M"). `mke2fs`: options. A program that fails
+  // is a test failure.
   ImageFile(const std::vector<std::string>& mke2fs, const std::string& size);
   ~ImageFile() override;
   ImageFile(const ImageFile&) = delete;
@@ -36,8 +36,8 @@ class ImageFile : public Device {
   std::string Dump(const std::string& name) const;
   // Empty when e2fsck -fn finds nothing (exit status 0), else what it says.
   std::string Fsck() const;
-  // The content of /NAME as the kernel reads it through a loop mount; false when
-  // this machine can't mount the image.
+  // The content of /NAME as the kernel reads it through a loop mount; false
+  // when this machine can't mount the image.
   bool KernelRead(const std::string& name, std::string* content) const;
 
   uint64_t size() const override { return size_; }

@@ -19,8 +19,8 @@ std::string Bytes(uint64_t value) {
 
 uint64_t Now() {
   using std::chrono::nanoseconds;
-  return static_cast<uint64_t>(nanoseconds(
-      std::chrono::steady_clock::now().time_since_epoch()).count());
+  return static_cast<uint64_t>(
+      nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
 // Who asks for the past does not wonder that it is out of date.

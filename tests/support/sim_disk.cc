@@ -362,9 +362,9 @@ class SimBlockFile : public BlockFile {
   absl::Status Punch(uint64_t offset, uint64_t length) override {
     const uint64_t size = disk_->Size(file_);
     if (offset >= size) return absl::OkStatus();
-    return disk_->Write(
-        file_, offset, std::string(std::min(length, size - offset), '\0'),
-        "punch");
+    return disk_->Write(file_, offset,
+                        std::string(std::min(length, size - offset), '\0'),
+                        "punch");
   }
   absl::Status Sync() override { return disk_->Sync(file_); }
 

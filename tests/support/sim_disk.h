@@ -15,22 +15,22 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "overlay/store/block_file.h"
 #include "overlay/base/device.h"
+#include "overlay/store/block_file.h"
 #include "rocksdb/env.h"
 #include "tests/support/memory_device.h"
 
 namespace ext2cow::test {
 
-// Files in memory that remember, in one order, every write, sync and change of a
-// name: what a computer's disk would see of the image, the data files and RocksDB
-// together. A test can rebuild what a power cut at any moment leaves. As strict as
-// POSIX lets a disk be: bytes are durable after a sync of their file, names after
-// a sync of their directory, and neither gives the other.
+// Files in memory that remember, in one order, every write, sync and change of
+// a name: what a computer's disk would see of the image, the data files and
+// RocksDB together. A test can rebuild what a power cut at any moment leaves.
+// As strict as POSIX lets a disk be: bytes are durable after a sync of their
+// file, names after a sync of their directory, and neither gives the other.
 //
 // Calls may be made to fail. A sync that fails loses for good what it should
-// have made durable, as Linux's page cache does: it stays readable, and no later
-// sync writes it. Thread-safe.
+// have made durable, as Linux's page cache does: it stays readable, and no
+// later sync writes it. Thread-safe.
 class SimDisk {
  public:
   using Files = std::map<std::string, std::string>;  // by full name
@@ -97,7 +97,14 @@ class SimDisk {
   friend class CutReplay;
   struct Event {
     enum class Kind : uint8_t {
-      kWrite, kTruncate, kSync, kLost, kCreate, kRename, kRemove, kSyncNames
+      kWrite,
+      kTruncate,
+      kSync,
+      kLost,
+      kCreate,
+      kRename,
+      kRemove,
+      kSyncNames
     };
     Kind kind;
     uint64_t inode = 0;

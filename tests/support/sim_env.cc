@@ -130,10 +130,9 @@ class SimFileSystem : public rocksdb::FileSystem {
   explicit SimFileSystem(SimDisk* disk) : disk_(disk) {}
   const char* Name() const override { return "SimFileSystem"; }
 
-  IOStatus NewSequentialFile(
-      const std::string& name, const FileOptions&,
-      std::unique_ptr<rocksdb::FSSequentialFile>* result,
-      IODebugContext*) override {
+  IOStatus NewSequentialFile(const std::string& name, const FileOptions&,
+                             std::unique_ptr<rocksdb::FSSequentialFile>* result,
+                             IODebugContext*) override {
     return Make(name, result, [&](SimDisk::Handle file) {
       return std::make_unique<SequentialFile>(disk_, std::move(file));
     });
@@ -188,8 +187,8 @@ class SimFileSystem : public rocksdb::FileSystem {
                      IODebugContext*) override {
     return IOStatus::OK();
   }
-  IOStatus GetFileSize(const std::string& name, const IOOptions&, uint64_t* size,
-                       IODebugContext*) override {
+  IOStatus GetFileSize(const std::string& name, const IOOptions&,
+                       uint64_t* size, IODebugContext*) override {
     const auto file = disk_->Open(name, false);
     if (file.ok()) *size = disk_->Size(*file);
     return ToRocks(file.status());

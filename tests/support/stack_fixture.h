@@ -14,8 +14,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include "overlay/store/keys.h"
 #include "overlay/stack/stack.h"
+#include "overlay/store/keys.h"
 #include "overlay/store/store.h"
 #include "tests/support/fault_files.h"
 #include "tests/support/temp_dir.h"
@@ -46,8 +46,7 @@ class StackTest : public testing::Test {
     StoreOptions options;
     options.cache_bytes = 8 << 20;
     options.write_cache_bytes = 8 << 20;
-    options.files =
-        std::make_unique<FaultFiles>(*std::move(files), faults_);
+    options.files = std::make_unique<FaultFiles>(*std::move(files), faults_);
     auto store = Store::Open(*std::move(lock), std::move(options));
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);

@@ -9,8 +9,8 @@
 
 namespace ext2cow {
 
-// A new directory, by default under $TMPDIR (else /tmp), removed with all that is
-// in it.
+// A new directory, by default under $TMPDIR (else /tmp), removed with all that
+// is in it.
 class TempDir {
  public:
   explicit TempDir(const std::filesystem::path& parent =

@@ -55,12 +55,15 @@ TEST(MapPictureTest, SvgDrawsACellEachAndEscapesPaths) {
 }
 
 TEST(MapPictureTest, EmptyFileHasNoConflicts) {
-  const json empty = {{"session", "s"}, {"generation", 0},
-                      {"files", {{{"path", "/f"}, {"size", 0},
-                                  {"read", json::array()},
-                                  {"zeroed", json::array()},
-                                  {"written", json::array()},
-                                  {"conflicts", json::array()}}}}};
+  const json empty = {{"session", "s"},
+                      {"generation", 0},
+                      {"files",
+                       {{{"path", "/f"},
+                         {"size", 0},
+                         {"read", json::array()},
+                         {"zeroed", json::array()},
+                         {"written", json::array()},
+                         {"conflicts", json::array()}}}}};
   EXPECT_THAT(MapAsText(empty, false), HasSubstr("\n  .\n"));
 }
 

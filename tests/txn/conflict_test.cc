@@ -66,8 +66,8 @@ TEST(ConflictTest, DisjointWritesOfOneFileDoNotConflict) {
 TEST(ConflictTest, TheSameBlockOfAnotherFileDoesNotConflict) {
   GenerationRecord other = Commit(1, "b", {});
   other.writes[kFile + 1].Add(7);
-  EXPECT_EQ(ToString(FindConflicts(Blocks({{7, 1}}), Blocks({{7, 1}}),
-                                   {&other}, Isolation::kSerializable)),
+  EXPECT_EQ(ToString(FindConflicts(Blocks({{7, 1}}), Blocks({{7, 1}}), {&other},
+                                   Isolation::kSerializable)),
             "");
 }
 

@@ -18,7 +18,8 @@ TEST(ReadSetTest, HoldsExactlyWhatWasMarked) {
   BlockSet model;
   for (int i = 0; i < 500; ++i) {
     const uint64_t first = random() % kBlocks;
-    const BlockRange range{first, std::min(kBlocks - first, 1 + random() % 300)};
+    const BlockRange range{first,
+                           std::min(kBlocks - first, 1 + random() % 300)};
     reads.Mark(range);
     model.AddRange(range);
   }
@@ -53,7 +54,8 @@ TEST(ReadSetTest, AddedBlocksOfUnopenedFilesAreKept) {
   EXPECT_TRUE(reads.Snapshot().empty());
 }
 
-// Without memory a block read stands for the 128 MiB around it, to the file's end.
+// Without memory a block read stands for the 128 MiB around it, to the file's
+// end.
 TEST(ReadSetTest, GetsCoarserWithoutMemory) {
   constexpr uint64_t kPage = 32768;
   ReadMemory memory(5000);  // room for one page
@@ -66,8 +68,7 @@ TEST(ReadSetTest, GetsCoarserWithoutMemory) {
   reads.Clear();
   EXPECT_TRUE(reads.Snapshot().empty());
   reads.Mark({kPage + 9, 2});  // what was returned can be taken again
-  EXPECT_EQ(reads.Snapshot().Runs(),
-            (std::vector<BlockRange>{{kPage + 9, 2}}));
+  EXPECT_EQ(reads.Snapshot().Runs(), (std::vector<BlockRange>{{kPage + 9, 2}}));
 }
 
 }  // namespace

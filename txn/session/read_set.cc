@@ -53,11 +53,12 @@ FileReads::Page* FileReads::FindOrMake(size_t index) {
 
 void FileReads::Mark(BlockRange range) {
   for (uint64_t block = range.first; block < range.end();) {
-    Page* page = FindOrMake(std::min<size_t>(block / kPageBlocks,
-                                             pages_.size() - 1));
+    Page* page =
+        FindOrMake(std::min<size_t>(block / kPageBlocks, pages_.size() - 1));
     const uint64_t bit = block % 64;
     const uint64_t count = std::min<uint64_t>(range.end() - block, 64 - bit);
-    const uint64_t ones = count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+    const uint64_t ones =
+        count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
     std::atomic<uint64_t>& word = (*page)[block % kPageBlocks / 64];
     const uint64_t mask = ones << bit;
     // Most reads repeat: looking first keeps the cache line shared.

@@ -23,8 +23,8 @@ using BlockSets = std::map<SpaceId, BlockSet>;
 uint64_t CountBlocks(const BlockSets& sets);
 void UnionInto(BlockSets* into, const BlockSets& from);
 
-// Memory that all read sets share. When it is used up, read sets become coarser:
-// more conflicts, never fewer. Thread-safe.
+// Memory that all read sets share. When it is used up, read sets become
+// coarser: more conflicts, never fewer. Thread-safe.
 class ReadMemory {
  public:
   explicit ReadMemory(uint64_t limit) : limit_(limit) {}  // bytes
@@ -43,9 +43,9 @@ class ReadMemory {
 
 // The blocks of one file that a session's clients may remember. Mark may be
 // called from any thread: it takes no lock, and allocates only for the first
-// block of each 128 MiB of the file; without memory left it takes all of them for
-// read. The rest needs that nobody marks meanwhile (the session's requests are
-// held), or misses what is being marked.
+// block of each 128 MiB of the file; without memory left it takes all of them
+// for read. The rest needs that nobody marks meanwhile (the session's requests
+// are held), or misses what is being marked.
 class FileReads {
  public:
   // `memory` outlives it; null: no limit.
@@ -71,7 +71,8 @@ class FileReads {
   std::vector<std::atomic<Page*>> pages_;  // the pages are owned
 };
 
-// The read set of a session: one FileReads a file, made when the file is opened.
+// The read set of a session: one FileReads a file, made when the file is
+// opened.
 class ReadSet {
  public:
   explicit ReadSet(ReadMemory* memory = nullptr) : memory_(memory) {}

@@ -32,8 +32,8 @@ absl::Status Session::Detached() const {
       absl::StrCat("session ", name_, " was taken from its connections"));
 }
 
-absl::Status Session::ReadBelow(const File& file, uint64_t offset,
-                                void* buffer, size_t length) const {
+absl::Status Session::ReadBelow(const File& file, uint64_t offset, void* buffer,
+                                size_t length) const {
   return file.served.map->Read(View(image_, generation), offset, buffer,
                                length);
 }

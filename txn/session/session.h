@@ -26,8 +26,9 @@ namespace ext2cow {
 // A session in use: its stack over the image as of its generation, and what its
 // clients may remember of that. Thread-safe.
 //
-// Every request holds the gate shared from its first lookup to its last byte; who
-// must not meet a request half done (freeze, move, roll back) holds it alone:
+// Every request holds the gate shared from its first lookup to its last byte;
+// who must not meet a request half done (freeze, move, roll back) holds it
+// alone:
 //
 //   request                           commit
 //   gate shared                       gate alone: waits for those in flight
@@ -37,8 +38,8 @@ namespace ext2cow {
 // With `paused` set they wait without holding it.
 class Session {
  public:
-  // Run before the first flush makes anything of this session durable, and after
-  // it has been read from: keeps its record. Any thread.
+  // Run before the first flush makes anything of this session durable, and
+  // after it has been read from: keeps its record. Any thread.
   using Persist = std::function<absl::Status()>;
 
   Session(std::string name, const Image* image, StoreBudget* store_budget,
@@ -66,7 +67,7 @@ class Session {
 
   struct File {
     std::string path;
-    ServedFile served;   // as of `generation`
+    ServedFile served;  // as of `generation`
     FileReads* reads = nullptr;
   };
   // Makes the file readable; what is there stays. `served` is the file as of
@@ -88,8 +89,8 @@ class Session {
   bool paused ABSL_GUARDED_BY(gate) = false;
   Generation generation ABSL_GUARDED_BY(gate) = 0;
   absl::flat_hash_map<SpaceId, File> files ABSL_GUARDED_BY(gate);
-  // Set once, before the first request, and null once `detached` or unloaded: who
-  // is no request looks with the gate held, or is counted in life.commands.
+  // Set once, before the first request, and null once `detached` or unloaded:
+  // who is no request looks with the gate held, or is counted in life.commands.
   std::unique_ptr<Stack> stack;
   Persist persist;
   absl::Status Detached() const;  // what a request answers then
@@ -104,14 +105,14 @@ class Session {
 
   // Guarded by the engine's lock: the session's life.
   struct Life {
-    int users = 0;        // connections and commands; the last one unloads it
+    int users = 0;  // connections and commands; the last one unloads it
     int connections = 0;
     bool was_connected = false;  // since it was loaded
-    int commands = 0;      // in these nobody takes the session away
-    bool busy = true;      // being loaded or unloaded: wait
+    int commands = 0;            // in these nobody takes the session away
+    bool busy = true;            // being loaded or unloaded: wait
     bool cut_by_stop = false;  // its last connection closed as the server stops
     uint64_t changed_bytes = 0;  // while it is busy
-    bool anonymous = false;  // goes with its last connection
+    bool anonymous = false;      // goes with its last connection
     bool from_connection = false;
     bool wanted = false;  // a command takes its record: it is kept until then
     Generation pinned = 0;

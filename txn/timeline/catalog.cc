@@ -47,8 +47,8 @@ absl::StatusOr<Catalog> Catalog::Load(const Store& store) {
         return record.status();
       });
   if (!status.ok()) return status;
-  status = store.Scan(
-      kSessionPrefix, [&](std::string_view, std::string_view value) {
+  status =
+      store.Scan(kSessionPrefix, [&](std::string_view, std::string_view value) {
         auto record = DecodeSession(value);
         if (record.ok()) catalog.PutSession(*std::move(record));
         return record.status();
@@ -220,7 +220,8 @@ Catalog::Unneeded Catalog::FindUnneeded(uint64_t history) const {
 void Catalog::Forget(const Unneeded& unneeded) {
   identity_.oldest = std::max(identity_.oldest, unneeded.oldest);
   for (Generation number : unneeded.gone) RemoveGeneration(number);
-  for (const GenerationRecord& record : unneeded.stripped) PutGeneration(record);
+  for (const GenerationRecord& record : unneeded.stripped)
+    PutGeneration(record);
 }
 
 bool Catalog::NewestNeededBeside(const std::string& except) const {
@@ -264,9 +265,8 @@ std::vector<std::string> Catalog::PinnedBy(Generation generation) const {
 
 std::map<Generation, std::vector<std::string>> Catalog::Pins() const {
   std::map<Generation, std::vector<std::string>> pins;
-  ForEachPin([&](Generation pinned, auto name) {
-    pins[pinned].push_back(name());
-  });
+  ForEachPin(
+      [&](Generation pinned, auto name) { pins[pinned].push_back(name()); });
   return pins;
 }
 

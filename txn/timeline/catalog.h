@@ -17,10 +17,11 @@
 
 namespace ext2cow {
 
-// Everything that the store's records say, in memory: sessions, generations, tags,
-// the image's identity, and who needs which layer and which generation. Changes
-// are staged in a batch by the caller, who writes it first and calls the matching
-// function here afterwards. Not thread-safe: the engine's lock guards it.
+// Everything that the store's records say, in memory: sessions, generations,
+// tags, the image's identity, and who needs which layer and which generation.
+// Changes are staged in a batch by the caller, who writes it first and calls
+// the matching function here afterwards. Not thread-safe: the engine's lock
+// guards it.
 class Catalog {
  public:
   // kDataLoss names a damaged record.
@@ -48,7 +49,8 @@ class Catalog {
   // Readable by what the identity says, or after one that is not applied, but
   // without a record; ascending.
   std::vector<Generation> LostGenerations() const;
-  // Recorded and not (known to be) in the image; ascending. Nothing else says so.
+  // Recorded and not (known to be) in the image; ascending. Nothing else says
+  // so.
   std::vector<Generation> Unapplied() const;
   bool HasUnapplied() const { return !Unapplied().empty(); }
   // The generations after `base`, oldest first.
@@ -91,8 +93,8 @@ class Catalog {
   // record, which alone says that its pieces are not strays, nor its layers.
   Unneeded FindUnneeded(uint64_t history) const;
   void Forget(const Unneeded& unneeded);
-  // Whether any other than session `except` (empty: none) with its connections' one
-  // pin may still read the newest generation once the next one is there.
+  // Whether any other than session `except` (empty: none) with its connections'
+  // one pin may still read the newest generation once the next one is there.
   bool NewestNeededBeside(const std::string& except) const;
   // Who pins a generation: "session a", "snapshot a@s", "tag t", "connection".
   std::vector<std::string> PinnedBy(Generation generation) const;

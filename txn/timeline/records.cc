@@ -12,7 +12,7 @@ namespace ext2cow {
 namespace {
 
 constexpr uint8_t kVersion = 1;
-constexpr uint8_t kSessionVersion = 2;     // 1 had no time on the store's clock
+constexpr uint8_t kSessionVersion = 2;  // 1 had no time on the store's clock
 // 1 had no undo set; what 2 calls allocated leaves out blocks taken in part,
 // and what it calls freed those that a revert freed in part.
 constexpr uint8_t kGenerationVersion = 3;
@@ -66,17 +66,17 @@ absl::StatusOr<SnapshotRecord> GetSnapshot(RecordReader* r) {
 }
 
 void PutSuperblock(RecordWriter* w, const Superblock& superblock) {
-  w->Bytes({reinterpret_cast<const char*>(superblock.data()),
-            superblock.size()});
+  w->Bytes(
+      {reinterpret_cast<const char*>(superblock.data()), superblock.size()});
 }
 
 absl::StatusOr<Superblock> GetSuperblock(RecordReader* r) {
   Superblock superblock;
   const std::string bytes = r->Bytes();
   if (bytes.size() != superblock.size()) {
-    return absl::DataLossError(absl::StrCat(
-        "the image's identity record is damaged: a superblock of ",
-        bytes.size(), " bytes"));
+    return absl::DataLossError(
+        absl::StrCat("the image's identity record is damaged: a superblock of ",
+                     bytes.size(), " bytes"));
   }
   std::copy(bytes.begin(), bytes.end(), superblock.begin());
   return superblock;

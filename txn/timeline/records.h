@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "overlay/ext2/ext2_reader.h"
 #include "overlay/base/types.h"
+#include "overlay/ext2/ext2_reader.h"
 #include "txn/session/read_set.h"
 
 // What sessions, generations and tags look like at rest (overlay/FORMAT.md).
@@ -41,7 +41,7 @@ struct SessionRecord {
   // version 1 don't say.
   static constexpr int64_t kUnknown = -1;
   int64_t used = kUnknown;
-  uint64_t changed_bytes = 0;  // as of the last close
+  uint64_t changed_bytes = 0;            // as of the last close
   std::map<SpaceId, std::string> files;  // paths of the files opened so far
   // Files opened since the read set was saved: after a crash they count as read
   // from end to end, and the writable layer as not closed properly.
@@ -86,9 +86,9 @@ struct IdentityRecord {
   std::string uuid;
   uint64_t size = 0;  // bytes
   Generation newest = 0;
-  Generation oldest = 0;   // no generation before this one can be read
-  Generation adopted = 0;  // the newest generation that `adopt` made
-  uint64_t history = 0;    // the last server's ext2cow-history
+  Generation oldest = 0;           // no generation before this one can be read
+  Generation adopted = 0;          // the newest generation that `adopt` made
+  uint64_t history = 0;            // the last server's ext2cow-history
   Superblock superblock{};         // with all commits applied
   Superblock superblock_before{};  // while a commit is not applied
 };
