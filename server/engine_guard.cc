@@ -18,7 +18,7 @@ namespace ext2cow {
 namespace {
 
 constexpr char kType = static_cast<char>(KeyType::kStoreId);
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kStoreIdVersion = 1;
 
 // Drawn once in a store's life.
 absl::StatusOr<uint64_t> DrawnId(Store* store) {
@@ -26,8 +26,8 @@ absl::StatusOr<uint64_t> DrawnId(Store* store) {
   auto stored = store->Get(key);
   if (!stored.ok()) return stored.status();
   if (stored->has_value()) {
-    auto r =
-        RecordReader::Open(**stored, kType, kVersion, "the store's number");
+    auto r = RecordReader::Open(**stored, kType, kStoreIdVersion,
+                                "the store's number");
     if (!r.ok()) return r.status();
     const uint64_t id = r->U64();
     if (absl::Status done = r->Done(); !done.ok()) return done;
@@ -36,7 +36,7 @@ absl::StatusOr<uint64_t> DrawnId(Store* store) {
   std::random_device source;
   const uint64_t id = uint64_t{source()} << 32 | source();
   rocksdb::WriteBatch batch;
-  batch.Put(key, RecordWriter(kType, kVersion).U64(id).Finish());
+  batch.Put(key, RecordWriter(kType, kStoreIdVersion).U64(id).Finish());
   absl::Status status = store->Write(&batch, /*sync=*/true);
   if (!status.ok()) return status;
   return id;

@@ -14,7 +14,6 @@ namespace ext2cow {
 namespace {
 
 // What Decode accepts: a few hostile bytes must not make gigabytes of sets.
-constexpr uint64_t kMaxBlock = uint64_t{1} << 52;  // 2^64 bytes
 #ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
 constexpr uint64_t kMaxDecodedBlocks = uint64_t{1} << 22;  // or it only waits
 #else

@@ -11,6 +11,12 @@ namespace ext2cow {
 // whatever the filesystem's own block size.
 inline constexpr uint64_t kBlockSize = 4096;
 
+// Block numbers are below this: 2^64 bytes.
+inline constexpr uint64_t kMaxBlock = uint64_t{1} << 52;
+
+// What a disk writes wholly or not at all, in bytes.
+inline constexpr uint64_t kSector = 512;
+
 // An address space: one file's logical bytes, named by its inode number, or
 // (kPhysicalSpace; no inode has number 0) the image's physical bytes.
 using SpaceId = uint32_t;

@@ -10,8 +10,8 @@
 namespace ext2cow {
 namespace {
 
-constexpr uint64_t kChunkBlocks = 64;
-constexpr uint64_t kRegionBlocks = 256 * kChunkBlocks;  // 64 MiB
+constexpr uint64_t kGroupBlocks = 64;
+constexpr uint64_t kRegionBlocks = 256 * kGroupBlocks;  // 64 MiB
 // About: a region with its place, a chunk with its place; each commit in it is
 // counted.
 constexpr uint64_t kRegionMemory = 128;
@@ -27,12 +27,12 @@ void UndoIndex::Add(const Undo& undo, uint64_t region, Chunks* chunks) {
   uint64_t position = undo.blocks.CountBefore(Blocks(region).first);
   undo.blocks.ForEachRunIn(Blocks(region), [&](BlockRange run) {
     for (uint64_t block = run.first; block < run.end();) {
-      const uint64_t in_chunk = block % kChunkBlocks;
+      const uint64_t in_chunk = block % kGroupBlocks;
       const uint64_t count =
-          std::min(run.end() - block, kChunkBlocks - in_chunk);
+          std::min(run.end() - block, kGroupBlocks - in_chunk);
       const uint64_t ones =
           count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
-      auto& commits = (*chunks)[block / kChunkBlocks];
+      auto& commits = (*chunks)[block / kGroupBlocks];
       if (commits.empty() || commits.back().undo != &undo) {
         commits.push_back({&undo, 0, position});
       }
@@ -127,12 +127,12 @@ UndoIndex::Piece UndoIndex::FindBlock(const Chunks& chunks,
                                       Generation generation, uint64_t offset,
                                       uint64_t end) {
   const uint64_t block = offset / kBlockSize;
-  const auto chunk = chunks.find(block / kChunkBlocks);
+  const auto chunk = chunks.find(block / kGroupBlocks);
   const uint64_t step =
-      chunk == chunks.end() ? kBlockSize * kChunkBlocks : kBlockSize;
+      chunk == chunks.end() ? kBlockSize * kGroupBlocks : kBlockSize;
   Piece piece{offset, std::min(end, (offset / step + 1) * step) - offset};
   if (chunk == chunks.end()) return piece;
-  const uint64_t bit = uint64_t{1} << (block % kChunkBlocks);
+  const uint64_t bit = uint64_t{1} << (block % kGroupBlocks);
   const auto& commits = chunk->second;
   auto it = std::upper_bound(commits.begin(), commits.end(), generation,
                              [](Generation g, const Overwritten& commit) {

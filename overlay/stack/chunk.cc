@@ -11,9 +11,8 @@
 namespace ext2cow {
 namespace {
 
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kChunkVersion = 1;
 constexpr uint8_t kMarkVersion = 2;  // 1 did not say what the layer holds
-constexpr uint64_t kMaxBlock = uint64_t{1} << 52;  // 2^64 bytes
 
 std::string Describe(const char* what, const LayerKey& key) {
   return absl::StrCat("layer ", key.layer, ", space ", key.space, ": ", what,
@@ -27,7 +26,7 @@ absl::Status Damaged(const std::string& what) {
 }  // namespace
 
 std::string ChunkRecord::Encode() const {
-  RecordWriter writer(static_cast<char>(KeyType::kChunk), kVersion);
+  RecordWriter writer(static_cast<char>(KeyType::kChunk), kChunkVersion);
   writer.U64(row_mask).U64(data_mask);
   for (const uint32_t checksum : checksums) writer.U32(checksum);
   return writer.Finish();
@@ -37,7 +36,7 @@ absl::StatusOr<ChunkRecord> ChunkRecord::Decode(const LayerKey& key,
                                                 std::string_view bytes) {
   const std::string what = Describe("the record of chunk", key);
   auto reader = RecordReader::Open(bytes, static_cast<char>(KeyType::kChunk),
-                                   kVersion, what);
+                                   kChunkVersion, what);
   if (!reader.ok()) return reader.status();
   ChunkRecord record;
   record.row_mask = reader->U64();
@@ -55,7 +54,7 @@ absl::StatusOr<ChunkRecord> ChunkRecord::Decode(const LayerKey& key,
 }
 
 std::string ZeroRecord::Encode() const {
-  return RecordWriter(static_cast<char>(KeyType::kZeroRun), kVersion)
+  return RecordWriter(static_cast<char>(KeyType::kZeroRun), kChunkVersion)
       .U64(count)
       .U8(static_cast<uint8_t>(kind))
       .Finish();
@@ -65,7 +64,7 @@ absl::StatusOr<ZeroRecord> ZeroRecord::Decode(const LayerKey& key,
                                               std::string_view bytes) {
   const std::string what = Describe("the record of zeroes at block", key);
   auto reader = RecordReader::Open(bytes, static_cast<char>(KeyType::kZeroRun),
-                                   kVersion, what);
+                                   kChunkVersion, what);
   if (!reader.ok()) return reader.status();
   ZeroRecord record;
   record.count = reader->U64();
@@ -89,9 +88,9 @@ std::string EncodeLayerMark(const LayerSize& size) {
 
 absl::StatusOr<std::optional<LayerSize>> DecodeLayerMark(
     LayerId layer, std::string_view bytes) {
-  const bool sized = bytes.size() > 1 && bytes[1] != kVersion;
+  const bool sized = bytes.size() > 1 && bytes[1] != kChunkVersion;
   auto reader = RecordReader::Open(bytes, static_cast<char>(KeyType::kLayer),
-                                   sized ? kMarkVersion : kVersion,
+                                   sized ? kMarkVersion : kChunkVersion,
                                    absl::StrCat("the mark of layer ", layer));
   if (!reader.ok()) return reader.status();
   std::optional<LayerSize> size;

@@ -20,26 +20,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "overlay/base/descriptor.h"
+#include "overlay/base/system_error.h"
 
 namespace ext2cow {
 namespace {
-
-absl::Status Error(int error, const char* doing, const std::string& path) {
-  const std::string message =
-      absl::StrCat("cannot ", doing, " ", path, ": ", strerror(error));
-  switch (error) {
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-      return absl::ResourceExhaustedError(message);
-    case ENOENT:
-      return absl::NotFoundError(message);
-    case EOPNOTSUPP:
-      return absl::UnimplementedError(message);
-    default:
-      return absl::UnavailableError(message);
-  }
-}
 
 #ifndef XFS_SUPER_MAGIC  // in headers newer than Debian 12's
 #define XFS_SUPER_MAGIC 0x58465342
@@ -91,7 +75,7 @@ class PosixFile : public BlockFile {
       const ssize_t n =
           pread(fd_.get(), to, length, static_cast<off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return Error(errno, "read", path_);
+      if (n < 0) return SystemError(errno, "read", path_);
       if (n == 0) {
         memset(to, 0, length);
         break;
@@ -111,7 +95,7 @@ class PosixFile : public BlockFile {
       const ssize_t n =
           pwrite(fd_.get(), from, length, static_cast<off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return Error(errno, "write", path_);
+      if (n < 0) return SystemError(errno, "write", path_);
       from += n;
       offset += static_cast<uint64_t>(n);
       length -= static_cast<size_t>(n);
@@ -134,7 +118,7 @@ class PosixFile : public BlockFile {
           pwrite(uncached_.get(), buffer, length, static_cast<off_t>(offset));
       // EINVAL: other alignments are asked for here.
       if (n < 0 && errno != EINTR && errno != EINVAL) {
-        return Error(errno, "write", path_);
+        return SystemError(errno, "write", path_);
       }
       done = static_cast<size_t>(std::max<ssize_t>(n, 0));
     }
@@ -146,7 +130,7 @@ class PosixFile : public BlockFile {
     if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                   static_cast<off_t>(offset),
                   static_cast<off_t>(length)) != 0) {
-      return Error(errno, "punch", path_);
+      return SystemError(errno, "punch", path_);
     }
     return absl::OkStatus();
   }
@@ -156,7 +140,7 @@ class PosixFile : public BlockFile {
   }
 
   absl::Status Sync() override {
-    if (fdatasync(fd_.get()) != 0) return Error(errno, "sync", path_);
+    if (fdatasync(fd_.get()) != 0) return SystemError(errno, "sync", path_);
     return absl::OkStatus();
   }
 
@@ -203,13 +187,13 @@ class PosixDirectory : public BlockFiles {
                                                   bool create) override {
     const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0);
     const int fd = openat(fd_.get(), name.c_str(), flags, 0600);
-    if (fd < 0) return Error(errno, "open", PathOf(name));
+    if (fd < 0) return SystemError(errno, "open", PathOf(name));
     return std::make_unique<PosixFile>(fd, PathOf(name), largest_file_);
   }
 
   absl::Status Remove(const std::string& name) override {
     if (unlinkat(fd_.get(), name.c_str(), 0) != 0 && errno != ENOENT) {
-      return Error(errno, "remove", PathOf(name));
+      return SystemError(errno, "remove", PathOf(name));
     }
     return absl::OkStatus();
   }
@@ -219,21 +203,21 @@ class PosixDirectory : public BlockFiles {
   }
 
   absl::Status SyncNames() override {
-    if (fsync(fd_.get()) != 0) return Error(errno, "sync", path_);
+    if (fsync(fd_.get()) != 0) return SystemError(errno, "sync", path_);
     return absl::OkStatus();
   }
 
   absl::StatusOr<uint64_t> FreeBytes() const override {
     struct statvfs state;
     if (fstatvfs(fd_.get(), &state) != 0) {
-      return Error(errno, "find the free space of", path_);
+      return SystemError(errno, "find the free space of", path_);
     }
     return uint64_t{state.f_bavail} * state.f_frsize;
   }
 
   bool CopiesOnWrite() const override { return !writes_in_place_; }
   absl::Status Settle() override {
-    if (syncfs(fd_.get()) != 0) return Error(errno, "sync", path_);
+    if (syncfs(fd_.get()) != 0) return SystemError(errno, "sync", path_);
     return absl::OkStatus();
   }
   uint64_t LargestFile() const override { return largest_file_; }
@@ -254,10 +238,10 @@ class PosixDirectory : public BlockFiles {
 absl::StatusOr<std::unique_ptr<BlockFiles>> OpenBlockDirectory(
     const std::string& directory) {
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
-    return Error(errno, "make", directory);
+    return SystemError(errno, "make", directory);
   }
   const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return Error(errno, "open", directory);
+  if (fd < 0) return SystemError(errno, "open", directory);
   return std::make_unique<PosixDirectory>(fd, directory);
 }
 

@@ -11,7 +11,7 @@ namespace ext2cow {
 namespace {
 
 constexpr char kType = 'E';
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kClosedVersion = 1;
 
 std::string FileName(const std::string& directory) {
   return absl::StrCat(directory, "/closed");
@@ -30,7 +30,7 @@ absl::Status NoteClosing(rocksdb::Env* env, const std::string& directory,
   const std::string name = FileName(directory);
   const std::string fresh = name + ".new";
   rocksdb::Status status = rocksdb::WriteStringToFile(
-      env, RecordWriter(kType, kVersion).U64(sequence).Finish(), fresh,
+      env, RecordWriter(kType, kClosedVersion).U64(sequence).Finish(), fresh,
       /*should_sync=*/true);
   if (status.ok()) status = env->RenameFile(fresh, name);
   if (status.ok()) status = SyncDirectory(env, directory);
@@ -49,7 +49,7 @@ absl::Status CheckClosing(rocksdb::Env* env, const std::string& directory,
     return absl::UnavailableError(
         absl::StrCat("cannot read ", name, ": ", read.ToString()));
   }
-  auto record = RecordReader::Open(bytes, kType, kVersion, name);
+  auto record = RecordReader::Open(bytes, kType, kClosedVersion, name);
   const uint64_t closed = record.ok() ? record->U64() : 0;
   absl::Status status = record.ok() ? record->Done() : record.status();
   if (!status.ok()) {

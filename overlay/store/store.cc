@@ -23,7 +23,7 @@
 namespace ext2cow {
 namespace {
 
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kNextLayerVersion = 1;
 // Layer ids made durable at once: one sync for so many layers, and so many
 // numbers are skipped by a restart.
 constexpr LayerId kLayersReserved = 1024;
@@ -149,9 +149,9 @@ absl::Status Store::LoadNextLayer() {
   const auto value = Get(NextLayerKey());
   if (!value.ok()) return value.status();
   if (!value->has_value()) return absl::OkStatus();
-  auto record =
-      RecordReader::Open(**value, static_cast<char>(KeyType::kNextLayer),
-                         kVersion, "the store's record of the next layer");
+  auto record = RecordReader::Open(
+      **value, static_cast<char>(KeyType::kNextLayer), kNextLayerVersion,
+      "the store's record of the next layer");
   if (!record.ok()) return record.status();
   const LayerId next = record->U64();
   const absl::Status status = record->Done();
@@ -253,10 +253,11 @@ absl::StatusOr<LayerId> Store::NewLayerId() {
   if (next_layer_ == reserved_layers_end_) {
     const LayerId end = reserved_layers_end_ + kLayersReserved;
     rocksdb::WriteBatch batch;
-    batch.Put(NextLayerKey(),
-              RecordWriter(static_cast<char>(KeyType::kNextLayer), kVersion)
-                  .U64(end)
-                  .Finish());
+    batch.Put(
+        NextLayerKey(),
+        RecordWriter(static_cast<char>(KeyType::kNextLayer), kNextLayerVersion)
+            .U64(end)
+            .Finish());
     const absl::Status status = Write(&batch, /*sync=*/true);
     if (!status.ok()) return status;
     reserved_layers_end_ = end;

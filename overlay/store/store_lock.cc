@@ -11,22 +11,13 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/base/system_error.h"
 #include "overlay/store/lock_holder.h"
 #include "overlay/store/store.h"
 #include "overlay/store/store_owner.h"
 
 namespace ext2cow {
 namespace {
-
-absl::Status Error(int error, const char* doing, const std::string& path) {
-  const std::string message =
-      absl::StrCat("cannot ", doing, " ", path, ": ", strerror(error));
-  if (error == ENOENT) return absl::NotFoundError(message);
-  if (error == EACCES || error == EPERM) {
-    return absl::PermissionDeniedError(message);
-  }
-  return absl::UnavailableError(message);
-}
 
 absl::Status CheckOwner(const std::string& directory, const struct stat& state,
                         std::optional<uid_t> owner) {
@@ -47,7 +38,7 @@ absl::StatusOr<Descriptor> OpenDirectory(const std::string& directory,
     return absl::NotFoundError(
         absl::StrCat("store ", directory, " does not exist"));
   }
-  if (errno != ENOTDIR) return Error(errno, "open store", directory);
+  if (errno != ENOTDIR) return SystemError(errno, "open store", directory);
   return absl::InvalidArgumentError(
       absl::StrCat("store ", directory, " is not a directory"));
 }
@@ -57,7 +48,7 @@ absl::Status SyncParent(int directory) {
   const Descriptor parent(
       openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!parent.ok() || fsync(parent.get()) == 0) return absl::OkStatus();
-  return Error(errno, "sync", "the directory of the new store");
+  return SystemError(errno, "sync", "the directory of the new store");
 }
 
 // What was made just now, where others may rename it, is surely it while it is
@@ -85,7 +76,8 @@ absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
   bool made = false;
   if (create) {
     made = mkdir(directory.c_str(), 0700) == 0;
-    if (!made && errno != EEXIST) return Error(errno, "make store", directory);
+    if (!made && errno != EEXIST)
+      return SystemError(errno, "make store", directory);
   }
   auto opened = OpenDirectory(directory, made);
   if (!opened.ok()) return opened.status();
@@ -93,12 +85,12 @@ absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
   lock->directory_fd_ = *std::move(opened);
   struct stat state;
   if (fstat(lock->directory_fd_.get(), &state) != 0) {
-    return Error(errno, "look at", directory);
+    return SystemError(errno, "look at", directory);
   }
   // Absolute, for nbdkit changes its directory when it goes to the background.
   std::error_code error;
   lock->directory_ = std::filesystem::absolute(directory, error).string();
-  if (error) return Error(error.value(), "find", directory);
+  if (error) return SystemError(error.value(), "find", directory);
   absl::Status status = CheckOwner(directory, state, owner);
   if (status.ok() && made) status = SyncParent(lock->directory_fd_.get());
   if (status.ok() && owner && *owner != state.st_uid) {
@@ -116,9 +108,9 @@ absl::StatusOr<std::unique_ptr<StoreLock>> StoreLock::Acquire(
     return absl::NotFoundError(
         absl::StrCat("there is no store in ", directory));
   }
-  if (!lock->fd_.ok()) return Error(errno, "open", path);
+  if (!lock->fd_.ok()) return SystemError(errno, "open", path);
   if (flock(lock->fd_.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return Error(errno, "lock", path);
+    if (errno != EWOULDBLOCK) return SystemError(errno, "lock", path);
     return absl::UnavailableError(absl::StrCat(
         "store ", directory, " is in use by ", Holder(lock->fd_.get())));
   }
@@ -134,7 +126,7 @@ absl::Status StoreLock::RecordPid() const {
   if (ftruncate(fd_.get(), 0) != 0 ||
       pwrite(fd_.get(), text.data(), text.size(), 0) !=
           static_cast<ssize_t>(text.size())) {
-    return Error(errno, "write", absl::StrCat(directory_, "/lock"));
+    return SystemError(errno, "write", absl::StrCat(directory_, "/lock"));
   }
   return absl::OkStatus();
 }
@@ -142,12 +134,12 @@ absl::Status StoreLock::RecordPid() const {
 absl::Status StoreLock::ChangeOwner(uid_t uid, gid_t gid) const {
   struct stat state;
   if (fstat(directory_fd_.get(), &state) != 0) {
-    return Error(errno, "look at", directory_);
+    return SystemError(errno, "look at", directory_);
   }
   if (state.st_uid != geteuid()) return absl::OkStatus();  // theirs already
   const Descriptor whole(
       openat(directory_fd_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!whole.ok()) return Error(errno, "open", directory_);
+  if (!whole.ok()) return SystemError(errno, "open", directory_);
   return GiveAway(whole.get(), directory_, uid, gid);
 }
 

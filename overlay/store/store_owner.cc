@@ -22,10 +22,10 @@
 namespace ext2cow {
 namespace {
 
-constexpr int kMaxLinks = 40;
+constexpr int kMaxLinksFollowed = 40;
 constexpr mode_t kOthersWrite = S_IWGRP | S_IWOTH;
 
-absl::Status Error(int error, const char* doing, const std::string& path) {
+absl::Status Refused(int error, const char* doing, const std::string& path) {
   return absl::PermissionDeniedError(
       absl::StrCat("cannot ", doing, " ", path, ": ", strerror(error)));
 }
@@ -50,7 +50,7 @@ absl::StatusOr<std::string> Target(const Descriptor& link,
                                    const std::string& path) {
   char target[PATH_MAX];
   const ssize_t length = readlinkat(link.get(), "", target, sizeof target);
-  if (length < 0) return Error(errno, "read a link on the way to", path);
+  if (length < 0) return Refused(errno, "read a link on the way to", path);
   return std::string(target, static_cast<size_t>(length));
 }
 
@@ -58,14 +58,14 @@ absl::Status GiveEntry(int directory, const std::string& name,
                        const std::string& path, uid_t user, gid_t group) {
   const Descriptor entry(
       openat(directory, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-  if (!entry.ok()) return Error(errno, "open", path);
+  if (!entry.ok()) return Refused(errno, "open", path);
   struct stat state;
-  if (fstat(entry.get(), &state) != 0) return Error(errno, "look at", path);
+  if (fstat(entry.get(), &state) != 0) return Refused(errno, "look at", path);
   SyncPoint("give:entry");
   if (S_ISDIR(state.st_mode)) {
     const Descriptor inner(
         openat(entry.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!inner.ok()) return Error(errno, "open", path);
+    if (!inner.ok()) return Refused(errno, "open", path);
     return GiveAway(inner.get(), path, user, group);
   }
   if (!S_ISREG(state.st_mode) || state.st_uid != geteuid()) {
@@ -77,7 +77,7 @@ absl::Status GiveEntry(int directory, const std::string& name,
         ": remove it, or chown the store by hand"));
   }
   if (fchownat(entry.get(), "", user, group, AT_EMPTY_PATH) != 0) {
-    return Error(errno, "change the owner of", path);
+    return Refused(errno, "change the owner of", path);
   }
   return absl::OkStatus();
 }
@@ -108,7 +108,7 @@ absl::Status CheckWay(const std::string& path, int directory) {
         openat(at.get(), part.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     if (!next.ok() || fstat(at.get(), &here) != 0 ||
         fstat(next.get(), &there) != 0) {
-      return Error(errno, "look at", path);
+      return Refused(errno, "look at", path);
     }
     if (part != "." && part != ".." && OthersCouldPut(there, here)) {
       return absl::PermissionDeniedError(absl::StrCat(
@@ -119,7 +119,7 @@ absl::Status CheckWay(const std::string& path, int directory) {
       at = std::move(next);
       continue;
     }
-    if (++links > kMaxLinks) return Error(ELOOP, "look at", path);
+    if (++links > kMaxLinksFollowed) return Refused(ELOOP, "look at", path);
     auto target = Target(next, path);
     if (!target.ok()) return target.status();
     PushParts(*target, &parts);
@@ -128,7 +128,7 @@ absl::Status CheckWay(const std::string& path, int directory) {
     }
   }
   if (fstat(at.get(), &here) != 0 || fstat(directory, &there) != 0) {
-    return Error(errno, "look at", path);
+    return Refused(errno, "look at", path);
   }
   if (here.st_dev == there.st_dev && here.st_ino == there.st_ino) {
     return absl::OkStatus();
@@ -140,12 +140,12 @@ absl::Status CheckWay(const std::string& path, int directory) {
 absl::Status GiveAway(int directory, const std::string& path, uid_t user,
                       gid_t group) {
   struct stat state;
-  if (fstat(directory, &state) != 0) return Error(errno, "look at", path);
+  if (fstat(directory, &state) != 0) return Refused(errno, "look at", path);
   if (state.st_uid != geteuid()) return absl::OkStatus();  // with all in it
   // Nobody else puts anything into it from now on.
   if ((state.st_mode & kOthersWrite) != 0 &&
       fchmod(directory, state.st_mode & 07777 & ~kOthersWrite) != 0) {
-    return Error(errno, "change the mode of", path);
+    return Refused(errno, "change the mode of", path);
   }
   const auto names = NamesIn(directory, path);
   if (!names.ok()) return names.status();
@@ -155,7 +155,7 @@ absl::Status GiveAway(int directory, const std::string& path, uid_t user,
     if (!given.ok()) return given;
   }
   if (fchown(directory, user, group) != 0) {
-    return Error(errno, "change the owner of", path);
+    return Refused(errno, "change the owner of", path);
   }
   return absl::OkStatus();
 }

@@ -34,7 +34,6 @@ namespace ext2cow {
 namespace {
 
 constexpr size_t kCopyBytes = 1 << 20;
-constexpr size_t kSector = 512;
 // The next commit tries again. More would be one that kills what holds the
 // image.
 constexpr int kMaxTries = 64;

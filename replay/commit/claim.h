@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "overlay/base/device.h"
 #include "overlay/base/owner.h"
+#include "overlay/ext2/ext2_reader.h"
 
 namespace ext2cow {
 

@@ -15,7 +15,7 @@
 namespace ext2cow {
 namespace {
 
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kPieceVersion = 1;
 constexpr size_t kPieceBytes = 1 << 20;
 constexpr char kPiecePrefix = static_cast<char>(KeyType::kCommit);
 
@@ -56,7 +56,7 @@ class PieceWriter {
   }
 
   void Stage(rocksdb::WriteBatch* batch) {
-    RecordWriter w(kPiecePrefix, kVersion);
+    RecordWriter w(kPiecePrefix, kPieceVersion);
     w.U32(static_cast<uint32_t>(metadata_.size()));
     for (const auto& [offset, bytes] : metadata_) w.U64(offset).Bytes(*bytes);
     w.U32(static_cast<uint32_t>(data_.size()));
@@ -79,7 +79,7 @@ class PieceWriter {
 
 absl::Status ReadPiece(const std::string& bytes, CommitRecord* record) {
   auto r = RecordReader::Open(
-      bytes, kPiecePrefix, kVersion,
+      bytes, kPiecePrefix, kPieceVersion,
       absl::StrCat("the record of commit ", record->generation));
   if (!r.ok()) return r.status();
   for (uint32_t n = r->Count(12); n > 0; --n) {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "overlay/ext2/superblock_mark.h"
 #include "replay/commit/guard.h"
 
 namespace ext2cow {

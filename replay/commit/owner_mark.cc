@@ -4,14 +4,9 @@
 
 #include <algorithm>
 
-#include "overlay/ext2/superblock.h"
+#include "overlay/ext2/superblock_mark.h"
 
 namespace ext2cow {
-namespace {
-
-constexpr uint64_t kSector = 512;
-
-}  // namespace
 
 absl::StatusOr<Claim::State> OwnerMark::Look() {
   absl::StatusOr<Superblock> now = ReadSuperblock(*device_);

@@ -3,12 +3,13 @@
 #ifndef EXT2COW_REPLAY_COMMIT_OWNER_MARK_H_
 #define EXT2COW_REPLAY_COMMIT_OWNER_MARK_H_
 
+#include "overlay/ext2/superblock_mark.h"
 #include "replay/commit/claim.h"
 
 namespace ext2cow {
 
-// The mark in the superblock (overlay/owner.h), for filesystems without
-// multiple mount protection.
+// The mark in the superblock (overlay/ext2/superblock_mark.h), for filesystems
+// without multiple mount protection.
 class OwnerMark : public Claim {
  public:
   explicit OwnerMark(Device* device) : device_(device) {}

@@ -11,7 +11,7 @@
 namespace ext2cow {
 namespace {
 
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kRecordVersion = 1;
 constexpr uint8_t kSessionVersion = 2;  // 1 had no time on the store's clock
 // 1 had no undo set; what 2 calls allocated leaves out blocks taken in part,
 // and what it calls freed those that a revert freed in part.
@@ -208,12 +208,12 @@ absl::StatusOr<GenerationRecord> DecodeGeneration(std::string_view bytes) {
 }
 
 std::string EncodeTag(Generation generation) {
-  return RecordWriter('T', kVersion).U64(generation).Finish();
+  return RecordWriter('T', kRecordVersion).U64(generation).Finish();
 }
 
 absl::StatusOr<Generation> DecodeTag(std::string_view bytes) {
   absl::StatusOr<RecordReader> r =
-      RecordReader::Open(bytes, 'T', kVersion, "a tag's record");
+      RecordReader::Open(bytes, 'T', kRecordVersion, "a tag's record");
   if (!r.ok()) return r.status();
   const Generation generation = r->U64();
   if (absl::Status done = r->Done(); !done.ok()) return done;
@@ -221,7 +221,7 @@ absl::StatusOr<Generation> DecodeTag(std::string_view bytes) {
 }
 
 std::string EncodeIdentity(const IdentityRecord& record) {
-  RecordWriter w('I', kVersion);
+  RecordWriter w('I', kRecordVersion);
   w.Bytes(record.uuid).U64(record.size);
   w.U64(record.newest).U64(record.oldest).U64(record.adopted);
   w.U64(record.history);
@@ -231,8 +231,8 @@ std::string EncodeIdentity(const IdentityRecord& record) {
 }
 
 absl::StatusOr<IdentityRecord> DecodeIdentity(std::string_view bytes) {
-  absl::StatusOr<RecordReader> r =
-      RecordReader::Open(bytes, 'I', kVersion, "the image's identity record");
+  absl::StatusOr<RecordReader> r = RecordReader::Open(
+      bytes, 'I', kRecordVersion, "the image's identity record");
   if (!r.ok()) return r.status();
   IdentityRecord record;
   record.uuid = r->Bytes();
@@ -252,14 +252,14 @@ absl::StatusOr<IdentityRecord> DecodeIdentity(std::string_view bytes) {
 }
 
 std::string EncodeClock(int64_t seconds) {
-  return RecordWriter('U', kVersion)
+  return RecordWriter('U', kRecordVersion)
       .U64(static_cast<uint64_t>(seconds))
       .Finish();
 }
 
 absl::StatusOr<int64_t> DecodeClock(std::string_view bytes) {
   absl::StatusOr<RecordReader> r = RecordReader::Open(
-      bytes, 'U', kVersion, "the record of the store's clock");
+      bytes, 'U', kRecordVersion, "the record of the store's clock");
   if (!r.ok()) return r.status();
   const int64_t seconds = static_cast<int64_t>(r->U64());
   if (absl::Status done = r->Done(); !done.ok()) return done;
