@@ -76,10 +76,7 @@ Server* server() {
   return server;
 }
 
-// Debian builds Abseil so that every lock is checked against deadlocks, under
-// one lock for all; the tests' own programs keep that.
 void Load() {
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // Every layer with data in a file may need a descriptor.
   rlimit files;
   if (getrlimit(RLIMIT_NOFILE, &files) == 0 &&

@@ -10,8 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "ext2fs/ext2_fs.h"
-#include "ext2fs/ext2fs.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/base/sync_point.h"
 #include "overlay/ext2/ext2_gate.h"
 #include "overlay/stack/chunk.h"

@@ -2,14 +2,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "overlay/base/owner.h"
 
-#include <ext2fs/ext2fs.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "overlay/base/ext2fs.h"
 
 namespace ext2cow {
 namespace {

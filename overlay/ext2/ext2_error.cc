@@ -5,13 +5,13 @@
 // Neither header says so itself.
 extern "C" {
 #include <et/com_err.h>
-#include <ext2fs/ext2_err.h>
 }
 
 #include <cerrno>
 #include <mutex>
 
 #include "absl/strings/str_format.h"
+#include "overlay/base/ext2fs.h"
 
 namespace ext2cow {
 namespace {

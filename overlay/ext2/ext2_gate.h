@@ -3,13 +3,12 @@
 #ifndef EXT2COW_OVERLAY_EXT2_EXT2_GATE_H_
 #define EXT2COW_OVERLAY_EXT2_EXT2_GATE_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/ext2/ext2_reader.h"
 
 namespace ext2cow {

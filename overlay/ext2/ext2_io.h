@@ -3,8 +3,6 @@
 #ifndef EXT2COW_OVERLAY_EXT2_EXT2_IO_H_
 #define EXT2COW_OVERLAY_EXT2_EXT2_IO_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -13,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "overlay/base/device.h"
+#include "overlay/base/ext2fs.h"
 
 namespace ext2cow {
 

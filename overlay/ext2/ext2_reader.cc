@@ -2,11 +2,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "overlay/ext2/ext2_reader.h"
 
-#include <ext2fs/ext2fs.h>
-
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/ext2/ext2_gate.h"
 #include "overlay/ext2/ext2_io.h"
 #include "overlay/ext2/map_walk.h"

@@ -3,9 +3,8 @@
 #ifndef EXT2COW_OVERLAY_EXT2_MAP_WALK_H_
 #define EXT2COW_OVERLAY_EXT2_MAP_WALK_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include "absl/status/statusor.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/base/types.h"
 #include "overlay/ext2/ext2_io.h"
 #include "overlay/ext2/file_map.h"

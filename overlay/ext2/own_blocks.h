@@ -3,9 +3,8 @@
 #ifndef EXT2COW_OVERLAY_EXT2_OWN_BLOCKS_H_
 #define EXT2COW_OVERLAY_EXT2_OWN_BLOCKS_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include "absl/functional/function_ref.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/base/types.h"
 
 namespace ext2cow {

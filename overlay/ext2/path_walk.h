@@ -3,11 +3,10 @@
 #ifndef EXT2COW_OVERLAY_EXT2_PATH_WALK_H_
 #define EXT2COW_OVERLAY_EXT2_PATH_WALK_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/base/types.h"
 #include "overlay/ext2/ext2_io.h"
 

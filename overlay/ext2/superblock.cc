@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "overlay/ext2/superblock.h"
 
-#include <ext2fs/ext2fs.h>
-
 #include <cstddef>
 #include <cstring>
+
+#include "overlay/base/ext2fs.h"
 
 namespace ext2cow {
 namespace {

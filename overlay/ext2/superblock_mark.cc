@@ -2,11 +2,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "overlay/ext2/superblock_mark.h"
 
-#include <ext2fs/ext2fs.h>
-
 #include <algorithm>
 #include <cstddef>
 
+#include "overlay/base/ext2fs.h"
 #include "overlay/ext2/superblock.h"
 
 namespace ext2cow {

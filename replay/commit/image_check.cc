@@ -9,8 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "ext2fs/ext2_fs.h"
-#include "ext2fs/ext2fs.h"
+#include "overlay/base/ext2fs.h"
 
 namespace ext2cow {
 namespace {

@@ -3,13 +3,12 @@
 #ifndef EXT2COW_REPLAY_PLAN_ALLOCATOR_H_
 #define EXT2COW_REPLAY_PLAN_ALLOCATOR_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "overlay/base/ext2fs.h"
 #include "replay/plan/block_bitmaps.h"
 
 namespace ext2cow {

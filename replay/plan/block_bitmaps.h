@@ -3,8 +3,6 @@
 #ifndef EXT2COW_REPLAY_PLAN_BLOCK_BITMAPS_H_
 #define EXT2COW_REPLAY_PLAN_BLOCK_BITMAPS_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include <cstdint>
 #include <map>
 #include <string>
@@ -13,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "overlay/base/block_set.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/ext2/ext2_io.h"
 
 namespace ext2cow {

@@ -3,12 +3,11 @@
 #ifndef EXT2COW_REPLAY_PLAN_BLOCK_MAP_EDITOR_H_
 #define EXT2COW_REPLAY_PLAN_BLOCK_MAP_EDITOR_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include <cstdint>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/base/types.h"
 #include "overlay/ext2/ext2_io.h"
 #include "replay/plan/allocator.h"

@@ -3,8 +3,6 @@
 #ifndef EXT2COW_REPLAY_PLAN_FILE_PLANNER_H_
 #define EXT2COW_REPLAY_PLAN_FILE_PLANNER_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include <cstdint>
 #include <ctime>
 #include <memory>
@@ -13,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/ext2/file_map.h"
 #include "replay/plan/allocator.h"
 #include "replay/plan/block_bitmaps.h"

@@ -3,11 +3,10 @@
 #ifndef EXT2COW_REPLAY_PLAN_INODE_IMAGE_H_
 #define EXT2COW_REPLAY_PLAN_INODE_IMAGE_H_
 
-#include <ext2fs/ext2fs.h>
-
 #include <ctime>
 
 #include "absl/status/status.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/base/types.h"
 #include "overlay/ext2/ext2_io.h"
 

@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "replay/plan/planner.h"
 
-#include <ext2fs/ext2fs.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -11,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/ext2/ext2_gate.h"
 #include "overlay/ext2/ext2_io.h"
 #include "replay/plan/allocator.h"

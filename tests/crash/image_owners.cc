@@ -2,12 +2,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "tests/crash/image_owners.h"
 
-#include <ext2fs/ext2fs.h>
-
 #include <algorithm>
 #include <functional>
 
 #include "gtest/gtest.h"
+#include "overlay/base/ext2fs.h"
 #include "overlay/ext2/ext2_io.h"
 #include "overlay/ext2/ext2_reader.h"
 #include "overlay/ext2/own_blocks.h"

@@ -10,17 +10,12 @@
 #include "overlay/base/block_set.h"
 #include "overlay/stack/chunk.h"
 #include "overlay/store/keys.h"
+#include "tests/support/hex.h"
 
 namespace ext2cow {
 namespace {
 
-std::string FromHex(std::string_view hex) {
-  std::string digits;
-  for (const char c : hex) {
-    if (c != ' ') digits.push_back(c);
-  }
-  return absl::HexStringToBytes(digits);
-}
+using test::FromHex;
 
 std::string ToHex(const std::string& bytes) {
   std::string hex;

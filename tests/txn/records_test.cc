@@ -4,8 +4,8 @@
 
 #include <gtest/gtest.h>
 
-#include "absl/strings/escaping.h"
 #include "overlay/store/record.h"
+#include "tests/support/hex.h"
 
 namespace ext2cow {
 namespace {
@@ -47,7 +47,7 @@ TEST(RecordsTest, ASessionComesBackWhole) {
 
 // Byte for byte what version 1 wrote: all but the time on the store's clock.
 TEST(RecordsTest, ASessionOfVersion1ComesBack) {
-  const std::string bytes = absl::HexStringToBytes(
+  const std::string bytes = test::FromHex(
       "53010400000063692d3729000000000000000300000003000000000000000900"
       "0000000000001b0000000000000001000100f153650000000064f15365000000"
       "000020000000000000020000000c000000090000002f6469736b2e696d670d00"
