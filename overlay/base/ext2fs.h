@@ -8,8 +8,6 @@
 // Before them: libext2fs's headers define a macro `clamp` from 1.47.2 on.
 #include <algorithm>
 
-#include <ext2fs/ext2_err.h>
-#include <ext2fs/ext2_fs.h>
 #include <ext2fs/ext2fs.h>
 
 #undef clamp

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "overlay/ext2/superblock_mark.h"
+#include "overlay/ext2/superblock.h"
 
 namespace ext2cow {
 

@@ -46,7 +46,7 @@ class StorePowerCutTest : public testing::TestWithParam<Workload> {
       for (PowerCut cut : {PowerCut::kKeepAll, PowerCut::kDropAll,
                            PowerCut::kTear, PowerCut::kReorder}) {
         const bool chance = cut == PowerCut::kTear || cut == PowerCut::kReorder;
-        for (uint64_t seed = 0; seed < (chance ? LongFactor(12) : 1); ++seed) {
+        for (uint64_t seed = 0; seed < (chance ? LongFactor(5) : 1); ++seed) {
           const std::string name = absl::StrCat(
               replay.position(), ":", static_cast<int>(cut), ":", seed);
           if (only != nullptr && name != only) continue;

@@ -13,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "overlay/ext2/superblock.h"
+#include "overlay/ext2/superblock_mark.h"
 #include "tests/support/image.h"
 #include "tests/support/memory_device.h"
 #include "tests/support/sync_points.h"
