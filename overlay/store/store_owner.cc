@@ -9,7 +9,6 @@
 
 #include <cerrno>
 #include <climits>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -18,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "overlay/base/descriptor.h"
 #include "overlay/base/sync_point.h"
+#include "overlay/base/system_error.h"
 
 namespace ext2cow {
 namespace {
@@ -26,8 +26,7 @@ constexpr int kMaxLinksFollowed = 40;
 constexpr mode_t kOthersWrite = S_IWGRP | S_IWOTH;
 
 absl::Status Refused(int error, const char* doing, const std::string& path) {
-  return absl::PermissionDeniedError(
-      absl::StrCat("cannot ", doing, " ", path, ": ", strerror(error)));
+  return absl::PermissionDeniedError(SystemError(error, doing, path).message());
 }
 
 bool IsTrusted(uid_t user) { return user == 0 || user == geteuid(); }
