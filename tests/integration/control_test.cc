@@ -325,7 +325,8 @@ TEST_F(ControlTest, AFullTableOfDescriptorsIsWaitedFor) {
       client.Send("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ls\"}\n"));
   EXPECT_TRUE(FallsAsleep(server_->pid())) << "it asks again and again";
   ASSERT_EQ(prlimit(server_->pid(), RLIMIT_NOFILE, &before, nullptr), 0);
-  EXPECT_TRUE(json::parse(client.Line(), nullptr, false).contains("result"));
+  EXPECT_TRUE(json::parse(client.Line(), nullptr, false).contains("result"))
+      << server_->Log();
   ExpectAlive();
 }
 
