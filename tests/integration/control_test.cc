@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -300,7 +301,9 @@ bool FallsAsleep(pid_t pid) {
     ++quiet;
     for (const auto& thread : std::filesystem::directory_iterator(
              absl::StrCat("/proc/", pid, "/task"))) {
-      const std::string stat = ReadFileBytes(thread.path() / "stat");
+      std::string stat;  // empty: the thread has ended meanwhile
+      std::ifstream file(thread.path() / "stat");
+      std::getline(file, stat);
       const size_t name_end = stat.rfind(") ");
       if (name_end == stat.npos || stat[name_end + 2] == 'R') quiet = 0;
     }
